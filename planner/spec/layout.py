@@ -1,0 +1,158 @@
+"""Layout: the degrees of the division. Stage: one pipeline stage with its layers' choices."""
+
+import pydantic
+
+from planner.spec import documents
+from planner.spec.documents import Frozen, InputError
+from planner.spec.runtime import Axis, Recompute, Schedule
+
+Degree = pydantic.Field(default=1, ge=1)
+
+
+class Layout(Frozen):
+    """How a step is divided: degrees, microbatch, ZeRO stage, recompute and schedule.
+
+    micro_batch: sequences of one microbatch on one dp rank. axis_order: innermost axis first.
+    """
+
+    dp: int = Degree
+    tp: int = Degree
+    pp: int = Degree
+    cp: int = Degree
+    ep: int = Degree
+    vpp: int = Degree
+    micro_batch: int = Degree
+    zero: int = pydantic.Field(default=0, ge=0, le=3)
+    recompute: Recompute = "none"
+    schedule: Schedule = "1f1b"
+    axis_order: tuple[Axis, ...] = ("tp", "cp", "ep", "dp", "pp")
+
+    @property
+    def devices(self) -> int:
+        """Ranks that the layout needs (ep lives inside dp)."""
+        return self.dp * self.tp * self.pp * self.cp
+
+    def microbatches(self, global_batch: int) -> int:
+        """Microbatches per step on one dp rank. Raises InputError when they do not divide."""
+        per_microbatch = self.dp * self.micro_batch
+        if global_batch % per_microbatch:
+            raise InputError(
+                f"global_batch={global_batch} is not a multiple of dp*micro_batch="
+                f"{self.dp}*{self.micro_batch}={per_microbatch}; change one of the three"
+            )
+        return global_batch // per_microbatch
+
+    def axis_sizes(self) -> tuple[tuple[str, int], ...]:
+        """The mesh axes with their sizes, innermost first (ep is folded into dp)."""
+        sizes = {"tp": self.tp, "cp": self.cp, "dp": self.dp, "pp": self.pp}
+        return tuple((axis, sizes[axis]) for axis in self.axis_order if axis in sizes)
+
+    def coordinates(self, rank: int) -> dict[str, int]:
+        """Where a rank sits on every mesh axis."""
+        place: dict[str, int] = {}
+        for axis, size in self.axis_sizes():
+            rank, place[axis] = divmod(rank, size)
+        return place
+
+    def rank_of(self, **place: int) -> int:
+        """The rank at the given coordinates (axes left out are 0)."""
+        rank, stride = 0, 1
+        for axis, size in self.axis_sizes():
+            rank += place.get(axis, 0) * stride
+            stride *= size
+        return rank
+
+    def group(self, rank: int, axis: Axis) -> tuple[int, ...]:
+        """All ranks that differ from `rank` only on `axis`, in axis order."""
+        place = self.coordinates(rank)
+        size = dict(self.axis_sizes())[axis]
+        return tuple(self.rank_of(**{**place, axis: i}) for i in range(size))
+
+    def stride(self, axis: Axis) -> int:
+        """Distance in ranks between neighbours on an axis."""
+        stride = 1
+        for name, size in self.axis_sizes():
+            if name == axis:
+                return stride
+            stride *= size
+        raise KeyError(axis)
+
+    def __str__(self) -> str:
+        degrees = [f"{n}={getattr(self, n)}" for n in ("dp", "tp", "pp", "cp", "ep", "vpp")]
+        shown = [text for text in degrees if not text.endswith("=1")] or ["dp=1"]
+        shown += [f"micro_batch={self.micro_batch}", f"zero={self.zero}"]
+        shown += [f"recompute={self.recompute}"]
+        return " ".join(shown + ([f"schedule={self.schedule}"] if self.pp > 1 else []))
+
+    @staticmethod
+    def parse(text: str) -> "tuple[Layout, tuple[int, ...] | None]":
+        """Read `dp=8 tp=8 pp=4 micro_batch=1 zero=1 stages=5,5,6,6`.
+
+        Returns the layout and, if `stages` is given, the layers of each stage.
+        Raises InputError.
+        """
+        values: dict[str, str] = {}
+        for word in text.replace(",\n", " ").split():
+            key, sign, value = word.partition("=")
+            if not sign:
+                raise InputError(f"--layout: {word!r} is not key=value; write dp=2 tp=4 pp=1")
+            values[key.replace("-", "_")] = value
+        stages = values.pop("stages", None)
+        return _validated(values), None if stages is None else _counts(stages)
+
+
+def _validated(values: dict[str, str]) -> Layout:
+    try:
+        return Layout.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise InputError(documents.explain(Layout, error, "--layout")) from None
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise InputError(f"--layout: stages={text!r}; write layers per stage: 5,5,6,6") from None
+
+
+class LayerChoice(Frozen):
+    """What one layer chooses for itself."""
+
+    recompute: Recompute = "none"
+    zero: int = pydantic.Field(default=0, ge=0, le=3)
+
+
+class Stage(Frozen):
+    """One pipeline stage: consecutive layers with their own degrees and choices.
+
+    first_layer and the choices say which layers; a stage may hold none (only the embedding or
+    the head). The first stage of a plan holds the embedding, the last the head and the loss.
+    """
+
+    first_layer: int = pydantic.Field(ge=0)
+    layers: tuple[LayerChoice, ...]
+    dp: int = Degree
+    tp: int = Degree
+    cp: int = Degree
+    ep: int = Degree
+
+
+def make_stages(layout: Layout, counts: tuple[int, ...]) -> tuple[Stage, ...]:
+    """Stages with the given numbers of layers, every layer with the layout's choices."""
+    choice = LayerChoice(recompute=layout.recompute, zero=layout.zero)
+    degrees = {"dp": layout.dp, "tp": layout.tp, "cp": layout.cp, "ep": layout.ep}
+    firsts = [sum(counts[:i]) for i in range(len(counts))]
+    return tuple(
+        Stage(first_layer=first, layers=(choice,) * count, **degrees)
+        for first, count in zip(firsts, counts, strict=True)
+    )
+
+
+def even_counts(layers: int, pp: int) -> tuple[int, ...]:
+    """Layers per stage as even as can be; stages in the middle get the remainder first."""
+    base, extra = divmod(layers, pp)
+    middle = sorted(range(pp), key=lambda i: (i in (0, pp - 1), i))
+    counts = [base] * pp
+    for stage in middle[:extra]:
+        counts[stage] += 1
+    return tuple(counts)

@@ -1,0 +1,82 @@
+"""Plan: one chosen division with everything needed to simulate, run and judge it later."""
+
+from typing import Self
+
+import pydantic
+
+from planner.spec.cluster import ClusterSpec
+from planner.spec.documents import Document, Frozen
+from planner.spec.layout import Layout, Stage
+from planner.spec.model import ModelSpec
+from planner.spec.provenance import Shares
+from planner.spec.runtime import Runtime
+from planner.spec.workload import Workload
+
+
+class Prediction(Frozen):
+    """What a plan promises.
+
+    breakdown: seconds of the step on the critical rank, summing to step_seconds.
+    memory: bytes of the fullest stage by purpose, summing to peak_bytes.
+    stage_peak_bytes: upper bound per stage. mfu is None without a known peak FLOP/s.
+    """
+
+    step_seconds: float = pydantic.Field(gt=0)
+    tokens_per_second_per_device: float
+    mfu: float | None
+    peak_bytes: float
+    capacity_bytes: float
+    fits: bool
+    stage_peak_bytes: tuple[float, ...]
+    breakdown: dict[str, float]
+    memory: dict[str, float]
+    provenance: Shares
+    usd_per_step: float | None = None
+
+
+class Plan(Document):
+    """A plan carries its model, cluster, workload and runtime whole."""
+
+    SCHEMA = "plan/1"
+
+    model: ModelSpec
+    cluster: ClusterSpec
+    workload: Workload
+    runtime: Runtime
+    layout: Layout
+    stages: tuple[Stage, ...] = pydantic.Field(min_length=1)
+    predicted: Prediction | None = None
+    why: tuple[str, ...] = ()
+    version: str = ""
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.stages) != self.layout.pp * self.layout.vpp:
+            raise ValueError(
+                f"stages: {len(self.stages)} stages, the layout has pp*vpp="
+                f"{self.layout.pp * self.layout.vpp}"
+            )
+        expected = 0
+        for index, stage in enumerate(self.stages):
+            if stage.first_layer != expected:
+                raise ValueError(
+                    f"stages.{index}: first_layer is {stage.first_layer}, expected {expected}; "
+                    f"stages hold consecutive layers"
+                )
+            expected += len(stage.layers)
+        if expected != self.model.layers:
+            raise ValueError(
+                f"stages: hold {expected} layers, the model has {self.model.layers}; "
+                f"the layers per stage must sum to that"
+            )
+        return self
+
+    @property
+    def microbatches(self) -> int:
+        """Microbatches per step on one dp rank."""
+        return self.layout.microbatches(self.workload.global_batch)
+
+    @property
+    def layer_counts(self) -> tuple[int, ...]:
+        """Layers of each stage."""
+        return tuple(len(stage.layers) for stage in self.stages)
