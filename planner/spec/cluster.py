@@ -17,8 +17,9 @@ Backend = Literal["nccl", "gloo"]
 class Accelerator(Document):
     """One device as its data sheet and public measurements describe it.
 
-    Unknown numbers stay None: nothing is invented. peak_flops holds dense FLOP/s by dtype.
-    matmul_flops holds the best matrix-product rate anybody published, by dtype.
+    Unknown numbers stay None: nothing is invented. memory_bytes: data sheets print binary
+    gigabytes as GB (an H200 "of 141 GB" reports 143155 MiB), so the catalog reads them as GiB.
+    peak_flops holds dense FLOP/s by dtype. matmul_flops holds the best matrix-product rate anybody published, by dtype.
     fabric_bytes_per_second is per device and direction. provenance names a source per field.
     """
 
@@ -76,8 +77,10 @@ class SharedCores(Frozen):
     @pydantic.field_validator("slowdown")
     @classmethod
     def _sorted(cls, value: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
-        if not value or value[0] != (1, 1.0) or list(value) != sorted(value):
-            raise ValueError("slowdown must start with (1, 1.0) and grow in busy ranks")
+        ranks = [busy for busy, _ in value]
+        factors = [factor for _, factor in value]
+        if value[:1] != ((1, 1.0),) or ranks != sorted(set(ranks)) or factors != sorted(factors):
+            raise ValueError("slowdown must start with (1, 1.0) and grow in ranks and factors")
         return value
 
     def factor(self, busy: float) -> float:

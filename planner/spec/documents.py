@@ -11,6 +11,7 @@ target, then renames, so an interrupted run never leaves half a file.
 """
 
 import difflib
+import functools
 import json
 import os
 import tempfile
@@ -84,7 +85,7 @@ Doc = TypeVar("Doc", bound=Document)
 
 
 def _with_units(cls: type[Frozen], data: Mapping[str, Any]) -> dict[str, Any]:
-    stems = {name[: -len(s)]: name for name in cls.model_fields if (s := _suffix(name))}
+    stems = _stems(cls)
     read: dict[str, Any] = {}
     for key, value in data.items():
         name = stems.get(key, key) if key not in cls.model_fields else key
@@ -94,6 +95,13 @@ def _with_units(cls: type[Frozen], data: Mapping[str, Any]) -> dict[str, Any]:
     return read
 
 
+@functools.cache
+def _stems(cls: type[Frozen]) -> dict[str, str]:
+    """Keys without their unit, to the fields they mean."""
+    return {name[: -len(s)]: name for name in cls.model_fields if (s := _suffix(name))}
+
+
+@functools.cache
 def _suffix(name: str) -> str | None:
     return next((s for s in UNIT_SUFFIXES if name.endswith(s) and name != s[1:]), None)
 
@@ -108,6 +116,8 @@ def _quantity(key: str, name: str, value: Any) -> Any:
             return parse(value)
         except units.UnitError as error:
             return _Refused(str(error))
+    if key != name and isinstance(value, Mapping):
+        return {inner: _quantity(f"{key}.{inner}", name, item) for inner, item in value.items()}
     if key != name and isinstance(value, int | float) and not isinstance(value, bool):
         return _Refused(f"{value!r} has no unit; write {key}: {example}, or {name}: {value!r}")
     return value

@@ -1,10 +1,12 @@
 """Layout: the degrees of the division. Stage: one pipeline stage with its layers' choices."""
 
+from typing import Any
+
 import pydantic
 
 from planner.spec import documents
 from planner.spec.documents import Frozen, InputError
-from planner.spec.runtime import Axis, Recompute, Schedule
+from planner.spec.runtime import AXES, Axis, Recompute, Schedule, check_axis_order
 
 Degree = pydantic.Field(default=1, ge=1)
 
@@ -25,7 +27,17 @@ class Layout(Frozen):
     zero: int = pydantic.Field(default=0, ge=0, le=3)
     recompute: Recompute = "none"
     schedule: Schedule = "1f1b"
-    axis_order: tuple[Axis, ...] = ("tp", "cp", "ep", "dp", "pp")
+    axis_order: tuple[Axis, ...] = AXES
+
+    @pydantic.field_validator("axis_order", mode="before")
+    @classmethod
+    def _read_axis_order(cls, value: Any) -> Any:
+        return tuple(value.split("-")) if isinstance(value, str) else value
+
+    @pydantic.field_validator("axis_order")
+    @classmethod
+    def _every_axis_once(cls, value: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        return check_axis_order(value)
 
     @property
     def devices(self) -> int:
@@ -49,6 +61,7 @@ class Layout(Frozen):
 
     def coordinates(self, rank: int) -> dict[str, int]:
         """Where a rank sits on every mesh axis."""
+        assert 0 <= rank < self.devices, f"rank {rank} of {self.devices}"
         place: dict[str, int] = {}
         for axis, size in self.axis_sizes():
             rank, place[axis] = divmod(rank, size)
@@ -56,6 +69,7 @@ class Layout(Frozen):
 
     def rank_of(self, **place: int) -> int:
         """The rank at the given coordinates (axes left out are 0)."""
+        assert set(place) <= {axis for axis, _ in self.axis_sizes()}, place
         rank, stride = 0, 1
         for axis, size in self.axis_sizes():
             rank += place.get(axis, 0) * stride
@@ -82,7 +96,11 @@ class Layout(Frozen):
         shown = [text for text in degrees if not text.endswith("=1")] or ["dp=1"]
         shown += [f"micro_batch={self.micro_batch}", f"zero={self.zero}"]
         shown += [f"recompute={self.recompute}"]
-        return " ".join(shown + ([f"schedule={self.schedule}"] if self.pp > 1 else []))
+        if self.pp > 1 or self.schedule != "1f1b":
+            shown.append(f"schedule={self.schedule}")
+        if self.axis_order != AXES:
+            shown.append(f"axis_order={'-'.join(self.axis_order)}")
+        return " ".join(shown)
 
     @staticmethod
     def parse(text: str) -> "tuple[Layout, tuple[int, ...] | None]":
@@ -96,7 +114,10 @@ class Layout(Frozen):
             key, sign, value = word.partition("=")
             if not sign:
                 raise InputError(f"--layout: {word!r} is not key=value; write dp=2 tp=4 pp=1")
-            values[key.replace("-", "_")] = value
+            key = key.replace("-", "_")
+            if key in values:
+                raise InputError(f"--layout: {key} is given twice; keep one of them")
+            values[key] = value
         stages = values.pop("stages", None)
         return _validated(values), None if stages is None else _counts(stages)
 
@@ -109,10 +130,10 @@ def _validated(values: dict[str, str]) -> Layout:
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise InputError(f"--layout: stages={text!r}; write layers per stage: 5,5,6,6") from None
+    words = text.split(",")
+    if not all(word.isdecimal() for word in words):
+        raise InputError(f"--layout: stages={text!r}; write layers per stage: 5,5,6,6")
+    return tuple(int(word) for word in words)
 
 
 class LayerChoice(Frozen):

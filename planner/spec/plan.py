@@ -8,6 +8,7 @@ from planner.spec.cluster import ClusterSpec
 from planner.spec.documents import Document, Frozen
 from planner.spec.layout import Layout, Stage
 from planner.spec.model import ModelSpec
+from planner.spec.profile import Profile
 from planner.spec.provenance import Shares
 from planner.spec.runtime import Runtime
 from planner.spec.workload import Workload
@@ -35,7 +36,10 @@ class Prediction(Frozen):
 
 
 class Plan(Document):
-    """A plan carries its model, cluster, workload and runtime whole."""
+    """A plan carries its model, cluster, workload, runtime and (if it rests on one) profile.
+
+    So it can be simulated, run, exported and judged a year later without another file.
+    """
 
     SCHEMA = "plan/1"
 
@@ -45,6 +49,7 @@ class Plan(Document):
     runtime: Runtime
     layout: Layout
     stages: tuple[Stage, ...] = pydantic.Field(min_length=1)
+    profile: Profile | None = None
     predicted: Prediction | None = None
     why: tuple[str, ...] = ()
     version: str = ""
@@ -55,6 +60,17 @@ class Plan(Document):
             raise ValueError(
                 f"stages: {len(self.stages)} stages, the layout has pp*vpp="
                 f"{self.layout.pp * self.layout.vpp}"
+            )
+        if self.layout.devices > self.cluster.devices:
+            raise ValueError(
+                f"layout: needs {self.layout.devices} devices, the cluster has "
+                f"{self.cluster.devices}"
+            )
+        per_microbatch = self.layout.dp * self.layout.micro_batch
+        if self.workload.global_batch % per_microbatch:
+            raise ValueError(
+                f"workload.global_batch: {self.workload.global_batch} is not a multiple of "
+                f"dp*micro_batch={per_microbatch}"
             )
         expected = 0
         for index, stage in enumerate(self.stages):

@@ -1,6 +1,9 @@
 """Where a number comes from: measured, fitted or assumed, and by what."""
 
-from typing import Literal
+import datetime
+from typing import Any, Literal
+
+import pydantic
 
 from planner.spec.documents import Frozen
 
@@ -17,6 +20,11 @@ class Provenance(Frozen):
     birth: Birth
     source: str
     date: str | None = None
+
+    @pydantic.field_validator("date", mode="before")
+    @classmethod
+    def _read_date(cls, value: Any) -> Any:
+        return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 class Shares(Frozen):

@@ -4,7 +4,7 @@ Spans carry the action's name (`2F0`: stage 2, forward, microbatch 0), so that c
 prediction with a measurement is a join on (rank, name).
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import pydantic
 
@@ -21,6 +21,14 @@ class Span(Frozen):
     name: str
     start_seconds: float = pydantic.Field(ge=0)
     end_seconds: float = pydantic.Field(ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _forward_in_time(self) -> Self:
+        if self.end_seconds < self.start_seconds:
+            raise ValueError(
+                f"{self.name} ends at {self.end_seconds}, before it starts at {self.start_seconds}"
+            )
+        return self
 
     @property
     def seconds(self) -> float:

@@ -1,0 +1,51 @@
+# make demo: the whole loop on this machine.  make test: the suite.  make check: ruff and mypy.
+PYTHON ?= python3
+EXTRAS ?= exec,dev
+BIN := .venv/bin
+
+.PHONY: setup demo test test-slow test-gpu check format bench goldens clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup      create .venv with the console script .venv/bin/meshwright"
+	@echo "make demo       profile this machine, plan, run, compare, report (runs/demo/)"
+	@echo "make test       the default suite      make test-slow   the slow and timed tests"
+	@echo "make test-gpu   tests on a CUDA device make check       ruff and mypy (strict)"
+	@echo "make bench      benchmarks             make goldens     rewrite tests/golden (review the diff)"
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: setup
+	$(BIN)/meshwright demo -o runs/demo
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow and not timing and not gpu"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m "(slow or timing) and not gpu"
+
+test-gpu:
+	python3 -m pytest -m gpu -p no:cacheprovider
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+goldens: setup
+	$(BIN)/python -m tests.golden
+
+clean:
+	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,74 @@
+"""The closed-form estimate of a step, for thousands of candidates at once.
+
+    pipeline  = closed form of the schedule over the stages' forward and backward
+    end_i     = pipeline - sum_{j<i} (b_j + hop)     stage i drains before the stages above it
+    step      = max_i (end_i + reduce_i) + max_i optimizer_i + runtime.step_seconds
+
+The maximum over stages stands before the optimiser because the gradient norm joins all ranks.
+
+Where ranks share cores (SharedCores), a stage occupies dp*tp cores and the closed form becomes
+
+    max( T * slowdown(min(ranks, cores)),  work * slowdown(ranks) / ranks )
+
+with `work` the busy seconds of all ranks: either the cores suffice, or they are the bottleneck.
+It leaves out how bubbles free cores for other stages; the replay has it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates
+from planner.cost.collectives import Floats
+from planner.cost.memory import StageMemory, stage_memory
+from planner.cost.pipeline import pipeline_seconds
+from planner.cost.stages import StageTimes, stage_times
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """step_seconds, bound_seconds: [N]; peak_bytes: [N], of the fullest stage.
+
+    bound_seconds never exceeds the replay where cores are not shared: the closed form of the
+    pipeline, the reduction of the stage that ends it, and the longest update. It is 0 where
+    cores are shared.
+    """
+
+    step_seconds: Floats
+    bound_seconds: Floats
+    peak_bytes: Floats
+    times: StageTimes
+    memory: StageMemory
+
+
+def estimate(blocks: Blocks, candidates: Candidates) -> Estimates:
+    """Step time and peak memory of every candidate."""
+    times = stage_times(blocks, candidates)
+    memory = stage_memory(blocks, candidates)
+    pipeline = pipeline_seconds(
+        candidates.schedule, times.forward, times.backward, candidates.microbatches, times.hop
+    )
+    drain = np.cumsum(times.backward + times.hop[:, None], axis=1)
+    end = pipeline[:, None] - np.concatenate([np.zeros((len(drain), 1)), drain[:, :-1]], axis=1)
+    step = (end + times.reduce).max(axis=1) + times.optimizer.max(axis=1)
+    fixed = blocks.runtime.step_seconds
+    step = _on_shared_cores(blocks, candidates, times, step) + fixed
+    bound = pipeline + times.reduce[:, 0] + times.optimizer.max(axis=1) + fixed
+    bound = bound if blocks.cluster.shared_cores is None else np.zeros_like(bound)
+    return Estimates(step, bound, memory.total.max(axis=1), times, memory)
+
+
+def _on_shared_cores(
+    blocks: Blocks, candidates: Candidates, times: StageTimes, step: Floats
+) -> Floats:
+    shared = blocks.cluster.shared_cores
+    if shared is None:
+        return step
+    per_stage = (times.forward + times.backward) * candidates.microbatches[:, None]
+    busy = (per_stage + times.reduce + times.optimizer).sum(axis=1) * candidates.dp * candidates.tp
+    ranks = candidates.dp * candidates.tp * candidates.pp
+    few = np.array([shared.factor(min(n, shared.cores)) for n in ranks.tolist()])
+    crowded = np.array([shared.factor(n) / n for n in ranks.tolist()])
+    result: Floats = np.maximum(step * few, busy * crowded)
+    return result

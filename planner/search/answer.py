@@ -1,0 +1,84 @@
+"""Answer: a ranking as the documents and rows that users read (`plans/1`)."""
+
+from typing import Any
+
+from planner.search.ranking import Ranking
+from planner.search.reasons import plan_text
+from planner.spec.plan import Plan
+from planner.spec.units import format_bytes, format_seconds
+
+LAYOUT_KEYS = (
+    "dp",
+    "tp",
+    "pp",
+    "cp",
+    "ep",
+    "vpp",
+    "micro_batch",
+    "zero",
+    "recompute",
+    "schedule",
+)
+
+
+def plans_json(ranking: Ranking, plans: tuple[Plan, ...]) -> dict[str, Any]:
+    """The `plans/1` value: best plan, alternatives, what the search did and why."""
+    return {
+        "schema": "plans/1",
+        "best": plan_json(plans[0]),
+        "alternatives": [plan_json(plan) for plan in plans[1:]],
+        "search": {
+            "candidates": ranking.candidates,
+            "fitting": ranking.fitting,
+            "replayed": ranking.replayed,
+            "lower_bound_seconds": ranking.lower_bound_seconds,
+            "gap": ranking.gap,
+            "proven": ranking.proven,
+            "wall_seconds": ranking.wall_seconds,
+            "cpu_seconds": ranking.cpu_seconds,
+        },
+        "why": list(plans[0].why),
+    }
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """One plan: layout, stages and prediction."""
+    layout = plan.layout.model_dump(mode="json")
+    return {
+        "layout": {key: layout[key] for key in LAYOUT_KEYS},
+        "stages": [stage.model_dump(mode="json") for stage in plan.stages],
+        "predicted": plan.predicted.model_dump(mode="json") if plan.predicted else None,
+    }
+
+
+def plan_rows(plans: tuple[Plan, ...]) -> list[dict[str, Any]]:
+    """One row per plan for people."""
+    return [_row(plan) for plan in plans]
+
+
+def _row(plan: Plan) -> dict[str, Any]:
+    assert plan.predicted is not None
+    promised = plan.predicted
+    return {
+        "plan": plan_text(plan),
+        "step": format_seconds(promised.step_seconds),
+        "tokens/s/device": f"{promised.tokens_per_second_per_device:,.0f}",
+        "MFU": "" if promised.mfu is None else f"{promised.mfu:.1%}",
+        "peak memory": format_bytes(promised.peak_bytes),
+        "of": format_bytes(promised.capacity_bytes),
+        "fits": "yes" if promised.fits else "NO",
+    }
+
+
+def prediction_rows(plan: Plan) -> list[dict[str, Any]]:
+    """The split of one plan's time and memory for people."""
+    assert plan.predicted is not None
+    promised = plan.predicted
+    rows = [
+        {"what": name, "amount": format_seconds(s), "share": f"{s / promised.step_seconds:.1%}"}
+        for name, s in promised.breakdown.items()
+    ]
+    return rows + [
+        {"what": name, "amount": format_bytes(b), "share": f"{b / promised.peak_bytes:.1%}"}
+        for name, b in promised.memory.items()
+    ]

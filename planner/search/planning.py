@@ -1,0 +1,53 @@
+"""Planning: from a question to explained plans; what the command line and notebooks call."""
+
+from planner.cost.blocks import Blocks
+from planner.search import ranking, reasons
+from planner.search.ranking import Objective, Ranking
+from planner.simulator.prediction import predict
+from planner.spec.documents import InputError
+from planner.spec.plan import Plan
+
+VERSION = "0.1.0"
+
+
+def choose(
+    blocks: Blocks, objective: str = "time", top_k: int = 5
+) -> tuple[Ranking, tuple[Plan, ...]]:
+    """The ranking and its first top_k plans, the best one with its reasons.
+
+    Raises InputError for an unknown objective, NoPlanError when nothing fits.
+    """
+    ranked = ranking.rank(blocks, _objective(objective), top_k, version=VERSION)
+    best = ranked.plans[0]
+    best = best.replace(why=reasons.why(blocks, ranked.tables, best))
+    return ranked, (best, *ranked.plans[1:top_k])
+
+
+def _objective(text: str) -> Objective:
+    if text == "time":
+        return "time"
+    if text == "cost":
+        return "cost"
+    raise InputError(f"--objective: {text!r} is unknown; choose time or cost")
+
+
+def explain(plan: Plan) -> Plan:
+    """The plan with a fresh prediction and its reasons against the whole legal space."""
+    blocks = Blocks.of_plan(plan)
+    plan = plan.replace(predicted=predict(blocks, plan))
+    tables = tuple(ranking.tables_of(blocks, "time"))
+    return plan.replace(why=reasons.why(blocks, tables, plan))
+
+
+def headline(blocks: Blocks, ranked: Ranking) -> str:
+    """What was asked and how it was searched, in one line."""
+    cluster = blocks.cluster
+    proof = "proven best of the space" if ranked.proven else "no bound on shared cores"
+    if ranked.gap:
+        proof = f"within {ranked.gap:.2%} of the best of the space"
+    return (
+        f"{blocks.model.name} on {cluster.name} ({cluster.devices} x {cluster.accelerator.name}), "
+        f"seq {blocks.workload.seq_len}, batch {blocks.workload.global_batch}, "
+        f"{blocks.workload.dtype}, runtime {blocks.runtime.name}: {ranked.candidates} plans, "
+        f"{ranked.fitting} fit, {ranked.replayed} replayed, {proof}"
+    )

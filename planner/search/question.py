@@ -1,0 +1,139 @@
+"""Question: the words of a user (names, paths, numbers) made into what the search needs."""
+
+from planner.cost.blocks import Blocks
+from planner.graph.view import tp_problem
+from planner.simulator.prediction import predict
+from planner.spec import catalog, documents, local
+from planner.spec.cluster import ClusterSpec
+from planner.spec.documents import InputError
+from planner.spec.layout import Layout, even_counts, make_stages
+from planner.spec.model import ModelSpec
+from planner.spec.plan import Plan
+from planner.spec.profile import Profile
+from planner.spec.runtime import Runtime
+from planner.spec.workload import Workload
+
+
+def ask(
+    model: str | ModelSpec,
+    cluster: str | ClusterSpec,
+    seq_len: int,
+    global_batch: int,
+    dtype: str | None = None,
+    runtime: str | Runtime | None = None,
+    profile: str | Profile | None = None,
+) -> Blocks:
+    """Everything that a question names, found and checked. Raises InputError.
+
+    cluster "local" (or "local:4" for four ranks) is the profiled machine. Without a dtype it is
+    fp32 on CPUs, bf16 where the accelerator has it, else fp16; without a runtime it is `native`
+    on the local machine and `megatron-core` elsewhere.
+    """
+    profile = documents.load(Profile, profile) if isinstance(profile, str) else profile
+    is_local = isinstance(cluster, str) and cluster.partition(":")[0] == "local"
+    if isinstance(cluster, str):
+        cluster = _local(cluster, profile) if is_local else catalog.find_cluster(cluster)
+    if isinstance(runtime, str) or runtime is None:
+        runtime = catalog.find_runtime(runtime or ("native" if is_local else "megatron-core"))
+    model = catalog.find_model(model) if isinstance(model, str) else model
+    workload = _workload(seq_len, global_batch, dtype or _dtype(cluster))
+    _check_lengths(model, workload)
+    _check_profile(cluster, profile)
+    return Blocks(model, cluster, workload, runtime, profile)
+
+
+def _local(text: str, profile: Profile | None) -> ClusterSpec:
+    if profile is None:
+        return catalog.find_cluster("local")
+    _, colon, ranks = text.partition(":")
+    if colon and not (ranks.isdecimal() and int(ranks)):
+        raise InputError(f"cluster {text!r}: {ranks!r} is not a number of ranks; write local:4")
+    machine = profile.machine
+    devices = int(ranks) if colon else max(1, machine.accelerators or machine.cores)
+    return local.local_cluster(profile, devices)
+
+
+def _dtype(cluster: ClusterSpec) -> str:
+    peaks = [str(name) for name in cluster.accelerator.peak_flops]
+    if cluster.accelerator.kind == "cpu":
+        return "fp32"
+    return next((name for name in ("bf16", "fp16", "fp32") if name in peaks), "bf16")
+
+
+def _workload(seq_len: int, global_batch: int, dtype: str) -> Workload:
+    values = {"seq_len": seq_len, "global_batch": global_batch, "dtype": dtype}
+    return documents.parse(Workload, values, "workload")
+
+
+def _check_lengths(model: ModelSpec, workload: Workload) -> None:
+    if workload.seq_len > model.max_positions and model.positions == "learned":
+        raise InputError(
+            f"--seq-len {workload.seq_len} is more than the {model.max_positions} positions that "
+            f"{model.name} has learned; choose at most that"
+        )
+
+
+def _check_profile(cluster: ClusterSpec, profile: Profile | None) -> None:
+    if profile is None or (profile.machine.kind == "cpu") == (cluster.accelerator.kind == "cpu"):
+        return
+    raise InputError(
+        f"--profile was taken on a {profile.machine.kind} machine, the cluster {cluster.name!r} "
+        f"has {cluster.accelerator.kind} devices; profile one of its devices, or leave it out"
+    )
+
+
+def plan_of_layout(blocks: Blocks, text: str, version: str = "") -> Plan:
+    """The plan that a `--layout` describes, predicted. Raises InputError when it is not legal."""
+    layout, counts = Layout.parse(text)
+    layout = layout.replace(axis_order=blocks.runtime.axis_order)
+    counts = counts or even_counts(blocks.model.layers, layout.pp)
+    check_layout(blocks, layout, counts)
+    plan = Plan(
+        model=blocks.model,
+        cluster=blocks.cluster,
+        workload=blocks.workload,
+        runtime=blocks.runtime,
+        profile=blocks.profile,
+        layout=layout,
+        stages=make_stages(layout, counts),
+        version=version,
+    )
+    return plan.replace(predicted=predict(blocks, plan))
+
+
+def check_layout(blocks: Blocks, layout: Layout, counts: tuple[int, ...]) -> None:
+    """Raise InputError with every reason why a layout cannot run."""
+    problems = list(_problems(blocks, layout, counts))
+    if problems:
+        raise InputError("\n".join(f"--layout: {problem}" for problem in problems))
+
+
+def _problems(blocks: Blocks, layout: Layout, counts: tuple[int, ...]) -> list[str]:
+    runtime, model, workload = blocks.runtime, blocks.model, blocks.workload
+    found = []
+    for name in ("cp", "ep", "vpp"):
+        if (degree := getattr(layout, name)) > 1:
+            found.append(f"{name}={degree} is not costed yet; leave it at 1")
+    if layout.devices > blocks.cluster.devices:
+        found.append(f"needs {layout.devices} devices, the cluster has {blocks.cluster.devices}")
+    if problem := tp_problem(model, workload.seq_len, layout.tp, runtime.sequence_parallel):
+        found.append(problem)
+    for name, allowed in (
+        ("zero", runtime.zero_stages),
+        ("recompute", runtime.recompute),
+        ("schedule", runtime.schedules),
+    ):
+        if (value := getattr(layout, name)) not in allowed:
+            listed = ", ".join(map(str, allowed))
+            found.append(f"{name}={value} is not offered by runtime {runtime.name!r} ({listed})")
+    if len(counts) != layout.pp or sum(counts) != model.layers:
+        found.append(
+            f"stages={','.join(map(str, counts))} must be {layout.pp} numbers (pp) that sum to "
+            f"the model's {model.layers} layers"
+        )
+    if workload.global_batch % (layout.dp * layout.micro_batch):
+        found.append(
+            f"dp*micro_batch={layout.dp * layout.micro_batch} does not divide "
+            f"global_batch={workload.global_batch}"
+        )
+    return found

@@ -1,0 +1,103 @@
+"""Prediction: the promise of one plan, from the replay, with the split of its time.
+
+breakdown, in seconds of the bottleneck stage (the one with the largest forward + backward):
+
+    forward, backward   m microbatches of compute
+    tensor_parallel     m microbatches of collectives inside them
+    pipeline            waiting: bubbles and transfers = what is left of the step
+    gradients           the reduction of gradients that is not hidden
+    optimizer           norm, update, gathering of weights
+    runtime             what the runtime spends per step besides
+    contention          what shared cores add to the bottleneck's own work
+
+They sum to step_seconds. mfu = model FLOPs / (devices * peak * step); see planner.graph.counts.
+"""
+
+import numpy as np
+
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates
+from planner.cost.estimate import Estimates, estimate
+from planner.graph import counts
+from planner.simulator.replay import replay
+from planner.spec.plan import Plan, Prediction
+from planner.spec.provenance import Birth, Shares
+
+
+def predict(blocks: Blocks, plan: Plan) -> Prediction:
+    """Predict one plan by replay."""
+    candidates = Candidates.of_plan(plan.layout, plan.stages, plan.workload.global_batch)
+    return predict_row(blocks, candidates, estimate(blocks, candidates), 0)
+
+
+def predict_row(
+    blocks: Blocks, candidates: Candidates, estimates: Estimates, row: int
+) -> Prediction:
+    """Predict one row of a table of candidates by replay."""
+    step = replay(blocks, candidates, estimates, row).step_seconds
+    devices = candidates.layout(row).devices
+    peak = _peak_flops(blocks)
+    flops = counts.model_flops(blocks.model, blocks.workload)
+    fullest = int(np.argmax(estimates.memory.total[row]))
+    capacity = blocks.cluster.memory_bytes
+    price = blocks.cluster.accelerator.price_usd_per_hour
+    return Prediction(
+        step_seconds=step,
+        tokens_per_second_per_device=blocks.workload.tokens / step / devices,
+        mfu=flops / (devices * peak * step) if peak else None,
+        peak_bytes=float(estimates.peak_bytes[row]),
+        capacity_bytes=capacity,
+        fits=bool(estimates.peak_bytes[row] <= capacity),
+        stage_peak_bytes=tuple(float(b) for b in estimates.memory.total[row]),
+        breakdown=_breakdown(blocks, candidates, estimates, row, step),
+        memory=estimates.memory.of_stage(row, fullest),
+        provenance=_shares(blocks, candidates, estimates, row),
+        usd_per_step=None if price is None else price / 3600 * devices * step,
+    )
+
+
+def _peak_flops(blocks: Blocks) -> float | None:
+    peaks = {str(k): v for k, v in blocks.cluster.accelerator.peak_flops.items()}
+    return peaks.get(blocks.workload.dtype)
+
+
+def _breakdown(
+    blocks: Blocks, candidates: Candidates, estimates: Estimates, row: int, step: float
+) -> dict[str, float]:
+    times, m = estimates.times, int(candidates.microbatches[row])
+    stage = int(np.argmax((times.forward + times.backward)[row]))
+    tp = float((times.forward_tp + times.backward_tp)[row, stage]) * m
+    parts = {
+        "forward": m * float((times.forward - times.forward_tp)[row, stage]),
+        "backward": m * float((times.backward - times.backward_tp)[row, stage]),
+        "tensor_parallel": tp,
+        "gradients": float(times.reduce[row, stage]),
+        "optimizer": float(times.optimizer[row].max()),
+        "runtime": blocks.runtime.step_seconds,
+    }
+    shared = blocks.cluster.shared_cores
+    own = sum(parts.values()) - parts["runtime"]
+    ranks = candidates.layout(row).dp * candidates.layout(row).tp
+    parts["contention"] = own * (shared.factor(ranks) - 1.0) if shared else 0.0
+    left = step - sum(parts.values())
+    if left < 0:
+        parts["contention"] += left
+        left = 0.0
+    return {**parts, "pipeline": left}
+
+
+def _shares(blocks: Blocks, candidates: Candidates, estimates: Estimates, row: int) -> Shares:
+    seconds: dict[Birth, float] = {"measured": 0.0, "fitted": 0.0, "assumed": 0.0}
+    layout, m = candidates.layout(row), int(candidates.microbatches[row])
+    for block, count in (("layer", blocks.model.layers / layout.pp), ("embedding", 1), ("head", 1)):
+        cost = blocks.cost(block, layout.tp, layout.micro_batch, layout.stride("tp"), layout.dp)
+        for birth, value in cost.births:
+            seconds[birth] += value * count * m
+        exchange = (cost.forward_tp + cost.backward_tp) * count * m
+        groups = layout.dp
+        known = blocks.collectives.birth("all_gather", layout.tp, layout.stride("tp"), groups)
+        seconds[known] += exchange
+    dp = blocks.collectives.birth("all_reduce", layout.dp, layout.stride("dp"), layout.tp)
+    seconds[dp] += float(estimates.times.reduce[row].max())
+    total = sum(seconds.values()) or 1.0
+    return Shares(**{birth: value / total for birth, value in seconds.items()})

@@ -1,0 +1,156 @@
+"""Catalog: what the words MODEL, CLUSTER and RUNTIME on the command line mean.
+
+A word is the name of an entry in planner/catalog, or a path to a document:
+
+    MODEL    llama3.1-8b | config.json or its folder | a model/1 document
+    CLUSTER  h100-sxm | h100-sxm:8 (eight nodes) | a cluster/1 document
+    RUNTIME  native | a runtime/1 document
+
+A word that ends in .json, .yaml or .yml or holds a slash is a path; a folder that bears the
+name of an entry is read as `./gpt2`. In a cluster/1 document, `accelerator` may be the name
+of a catalog entry instead of a whole accelerator.
+One entry is one file, and only that file (with its folder's index) is read to find it.
+"""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from planner.spec import documents, huggingface
+from planner.spec.cluster import Accelerator, ClusterSpec
+from planner.spec.documents import Doc, InputError
+from planner.spec.model import ModelSpec
+from planner.spec.node import Node, make_cluster
+from planner.spec.runtime import Runtime
+
+FOLDER = Path(__file__).resolve().parent.parent / "catalog"
+SUFFIXES = (".json", ".yaml", ".yml")
+
+
+def list_models() -> tuple[str, ...]:
+    """Names of the models in the catalog, sorted."""
+    return _names("models", ".json")
+
+
+def list_clusters() -> tuple[str, ...]:
+    """Names of the node designs in the catalog, sorted; `NAME:NODES` makes a cluster of them."""
+    return _names("clusters", ".yaml")
+
+
+def list_accelerators() -> tuple[str, ...]:
+    """Names of the devices in the catalog, sorted."""
+    return _names("accelerators", ".yaml")
+
+
+def list_runtimes() -> tuple[str, ...]:
+    """Names of the runtimes in the catalog, sorted."""
+    return _names("runtimes", ".yaml")
+
+
+def find_model(text: str) -> ModelSpec:
+    """The model of a catalog name, an HF config.json (or its folder) or a model/1 document.
+
+    Raises InputError.
+    """
+    name = text.lower()
+    if name in list_models():
+        return _catalog_model(name)
+    if not _is_path(text):
+        raise _unknown("model", text, list_models(), "the path of a config.json")
+    path = Path(text)
+    return _model_file(path / "config.json" if path.is_dir() else path)
+
+
+def find_cluster(text: str) -> ClusterSpec:
+    """The cluster of a catalog name (`h100-sxm`, `h100-sxm:8`) or a cluster/1 document.
+
+    Raises InputError; also for `local`, which needs a profile (planner.spec.local).
+    """
+    if text == "local":
+        raise InputError(
+            "cluster 'local' is this machine and needs its profile; "
+            "run `meshwright profile -o profile.json` and pass --profile profile.json"
+        )
+    name, colon, nodes = text.lower().partition(":")
+    if name not in list_clusters():
+        if _is_path(text):
+            return _cluster_file(Path(text))
+        raise _unknown("cluster", name, list_clusters(), "the path of a cluster/1 document")
+    node = documents.load(Node, FOLDER / "clusters" / f"{name}.yaml")
+    return make_cluster(node, find_accelerator(node.accelerator), _count(text, nodes, bool(colon)))
+
+
+def find_accelerator(text: str) -> Accelerator:
+    """The device of a catalog name or an accelerator/1 document. Raises InputError."""
+    return _find(Accelerator, text, "accelerators", list_accelerators)
+
+
+def find_runtime(text: str) -> Runtime:
+    """The runtime of a catalog name or a runtime/1 document. Raises InputError."""
+    return _find(Runtime, text, "runtimes", list_runtimes)
+
+
+def accelerator_of(device_name: str) -> Accelerator | None:
+    """The catalog's device that the driver calls so (`NVIDIA H200`), if it is known."""
+    names = documents.read_mapping(FOLDER / "accelerators" / "index.yaml")["device_names"]
+    return find_accelerator(names[device_name]) if device_name in names else None
+
+
+def _names(folder: str, suffix: str) -> tuple[str, ...]:
+    entries = (path for path in (FOLDER / folder).iterdir() if path.suffix == suffix)
+    return tuple(sorted(path.stem for path in entries if path.stem != "index"))
+
+
+def _is_path(text: str) -> bool:
+    return text.endswith(SUFFIXES) or "/" in text or "\\" in text or Path(text).is_dir()
+
+
+def _find(cls: type[Doc], text: str, folder: str, names: Callable[[], tuple[str, ...]]) -> Doc:
+    name = text.lower()
+    if name in names():
+        return documents.load(cls, FOLDER / folder / f"{name}.yaml")
+    if _is_path(text):
+        return documents.load(cls, text)
+    raise _unknown(folder[:-1], text, names(), f"the path of a {cls.SCHEMA} document")
+
+
+def _catalog_model(name: str) -> ModelSpec:
+    spec = _model_file(FOLDER / "models" / f"{name}.json")
+    facts = documents.read_mapping(FOLDER / "models" / "index.yaml").get(name, {})
+    return spec.replace(
+        source=facts.get("source", ""), published_parameters=facts.get("published_parameters")
+    )
+
+
+def _model_file(path: Path) -> ModelSpec:
+    data = documents.read_mapping(path)
+    if "model_type" in data or "text_config" in data or "architectures" in data:
+        name = path.resolve().parent.name if path.name == "config.json" else path.stem
+        return huggingface.read_config(data, str(path), name)
+    return documents.parse(ModelSpec, data, str(path))
+
+
+def _cluster_file(path: Path) -> ClusterSpec:
+    data = documents.read_mapping(path)
+    if isinstance(accelerator := data.get("accelerator"), str):
+        data = {**data, "accelerator": find_accelerator(accelerator)}
+    return documents.parse(ClusterSpec, data, str(path))
+
+
+def _count(text: str, nodes: str, given: bool) -> int:
+    if not given:
+        return 1
+    if not (nodes.isascii() and nodes.isdecimal() and int(nodes)):
+        raise InputError(
+            f"cluster {text!r}: {nodes!r} is not a number of nodes; write NAME:NODES with a "
+            f"whole number from 1 on, such as {text.partition(':')[0]}:8"
+        )
+    return int(nodes)
+
+
+def _unknown(noun: str, text: str, names: tuple[str, ...], other: str) -> InputError:
+    close = difflib.get_close_matches(text.lower(), names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return InputError(
+        f"no {noun} is called {text!r}; {hint}Write one of {', '.join(names)}, or {other}"
+    )

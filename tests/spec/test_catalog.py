@@ -1,0 +1,301 @@
+"""Catalog: every entry loads, says where it comes from, and wrong names find their way."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.spec import catalog, documents
+from planner.spec.cluster import Accelerator, ClusterSpec
+from planner.spec.documents import InputError
+from planner.spec.model import ModelSpec
+from planner.spec.node import Node
+
+INDEX = documents.read_mapping(catalog.FOLDER / "models" / "index.yaml")
+EXACT = [name for name, facts in INDEX.items() if "published_parameters" in facts]
+ROUNDED = [name for name, facts in INDEX.items() if "rounded_parameters" in facts]
+NUMBERS = [
+    name
+    for name, field in Accelerator.model_fields.items()
+    if name not in {"name", "kind", "fabric", "notes", "provenance"}
+]
+
+
+def parameters(name: str) -> int:
+    """Counted from the config file alone, term by term, without the planner's graph."""
+    config = json.loads((catalog.FOLDER / "models" / f"{name}.json").read_text())
+    if config["model_type"] == "gpt2":
+        width, layers = config["n_embd"], config["n_layer"]
+        attention = 3 * (width * width + width) + width * width + width
+        mlp = width * 4 * width + 4 * width + 4 * width * width + width
+        embeddings = (config["vocab_size"] + config["n_positions"]) * width
+        return embeddings + layers * (attention + mlp + 4 * width) + 2 * width
+    width, layers = config["hidden_size"], config["num_hidden_layers"]
+    kv_width = width // config["num_attention_heads"] * config["num_key_value_heads"]
+    attention = 2 * width * width + 2 * width * kv_width
+    mlp = 3 * width * config["intermediate_size"]
+    embeddings = 2 * config["vocab_size"] * width
+    return embeddings + layers * (attention + mlp + 2 * width) + width
+
+
+def test_the_lists_name_what_was_asked_for():
+    assert {"gpt2", "llama3.1-405b", "gpt3-175b", "gpt-1t", "tiny-llama"} <= set(
+        catalog.list_models()
+    )
+    assert {"h100-sxm", "gb200-nvl72", "v100-16", "mi300x", "rtx4090"} <= set(
+        catalog.list_clusters()
+    )
+    assert {"a10g", "tpu-v5p", "gb300"} <= set(catalog.list_accelerators())
+    assert catalog.list_runtimes() == ("megatron-core", "native")
+    assert "index" not in catalog.list_models() + catalog.list_accelerators()
+
+
+@pytest.mark.parametrize("name", catalog.list_models())
+def test_every_model_loads_with_its_source(name):
+    model = catalog.find_model(name)
+    assert model.name == name
+    assert model.source == INDEX[name]["source"]
+    assert model.query_width == model.hidden
+
+
+def test_the_model_index_and_the_models_are_the_same_set():
+    assert tuple(sorted(INDEX)) == catalog.list_models()
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_published_counts_match_an_independent_formula_exactly(name):
+    assert catalog.find_model(name).published_parameters == parameters(name)
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_rounded_counts_match_to_their_rounding(name):
+    assert parameters(name) / 1e9 == pytest.approx(INDEX[name]["rounded_parameters"], rel=0.03)
+    assert catalog.find_model(name).published_parameters is None
+
+
+def test_the_models_of_the_facts():
+    llama = catalog.find_model("llama3.1-8b")
+    assert (llama.layers, llama.hidden, llama.ffn, llama.heads, llama.kv_heads) == (
+        32,
+        4096,
+        14336,
+        32,
+        8,
+    )
+    assert llama.rope_theta == 500_000
+    assert catalog.find_model("mistral-7b").sliding_window is None
+    assert catalog.find_model("gpt2").tied_embeddings
+    tiny = catalog.find_model("tiny-gpt2")
+    assert (tiny.hidden, tiny.heads, tiny.ffn, tiny.vocab) == (256, 4, 1024, 8192)
+
+
+@pytest.mark.parametrize("name", catalog.list_accelerators())
+def test_every_accelerator_has_a_source_for_each_of_its_numbers(name):
+    device = catalog.find_accelerator(name)
+    assert device.name == name
+    given_numbers = {field for field in NUMBERS if getattr(device, field) not in (None, {})}
+    assert set(device.provenance) == given_numbers
+    assert all(born.source.strip() for born in device.provenance.values())
+
+
+@pytest.mark.parametrize("name", catalog.list_accelerators())
+def test_efficiency_is_the_measured_share_of_the_peak(name):
+    device = catalog.find_accelerator(name)
+    if "bf16" in device.matmul_flops:
+        share = device.matmul_flops["bf16"] / device.peak_flops["bf16"]
+        assert device.matmul_efficiency == pytest.approx(share, abs=1e-3)
+    else:
+        assert device.matmul_efficiency == Accelerator.model_fields["matmul_efficiency"].default
+        assert device.provenance["matmul_efficiency"].birth == "assumed"
+
+
+def test_a_number_of_another_variant_is_not_called_measured():
+    assert catalog.find_accelerator("a100-80").provenance["matmul_flops"].birth == "measured"
+    borrowed = catalog.find_accelerator("a100-40").provenance["matmul_flops"]
+    assert borrowed.birth == "assumed"
+    assert "80GB" in borrowed.source
+
+
+def test_what_the_sources_do_not_say_stays_empty():
+    assert catalog.find_accelerator("gb300").memory_bytes is None
+    assert catalog.find_accelerator("a10g").peak_flops == {}
+    assert catalog.find_accelerator("v100-32").price_usd_per_hour is None
+    assert "bf16" not in catalog.find_accelerator("v100-16").peak_flops
+
+
+def test_device_names_of_the_driver_lead_to_entries():
+    names = documents.read_mapping(catalog.FOLDER / "accelerators" / "index.yaml")["device_names"]
+    assert set(names.values()) <= set(catalog.list_accelerators())
+    found = catalog.accelerator_of("NVIDIA H200")
+    assert found == catalog.find_accelerator("h200-sxm")
+    assert catalog.accelerator_of("NVIDIA Unheard-of") is None
+
+
+@pytest.mark.parametrize("name", catalog.list_clusters())
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_every_cluster_loads_for_any_number_of_nodes(name, nodes):
+    cluster = catalog.find_cluster(f"{name}:{nodes}")
+    assert cluster.name == f"{name}:{nodes}"
+    assert cluster.nodes == nodes
+    assert len(cluster.tiers) == min(nodes, 2)
+    assert cluster.tiers[-1].devices == cluster.devices
+
+
+@pytest.mark.parametrize("name", catalog.list_clusters())
+def test_every_number_of_a_node_has_a_source(name):
+    node = documents.load(Node, catalog.FOLDER / "clusters" / f"{name}.yaml")
+    assert set(node.provenance) == {
+        "devices_per_node",
+        *(f"{link}.bandwidth_bytes_per_second" for link in ("fabric", "network")),
+        *(f"{link}.latency_seconds" for link in ("fabric", "network")),
+    }
+
+
+@pytest.mark.parametrize("name", catalog.list_clusters())
+def test_the_fabric_is_no_faster_than_its_data_sheet_and_faster_than_the_network(name):
+    cluster = catalog.find_cluster(f"{name}:2")
+    fabric, network = cluster.tiers
+    sheet = cluster.accelerator.fabric_bytes_per_second
+    assert sheet is None or fabric.bandwidth_bytes_per_second <= sheet
+    assert fabric.bandwidth_bytes_per_second > network.bandwidth_bytes_per_second
+    assert fabric.latency_seconds > 0
+
+
+def test_a_bare_cluster_name_is_one_node():
+    assert catalog.find_cluster("gb200-nvl72").devices == 72
+    assert catalog.find_cluster("h100-sxm") == catalog.find_cluster("H100-SXM:1")
+
+
+@given(st.integers(1, 10_000))
+def test_devices_are_nodes_times_devices_per_node(nodes):
+    assert catalog.find_cluster(f"h100-sxm:{nodes}").devices == 8 * nodes
+
+
+@pytest.mark.parametrize("nodes", ["0", "x", "", "-1", "1.5", "8:2", "²"])
+def test_bad_node_counts_are_refused_with_an_example(nodes):
+    with pytest.raises(InputError, match="write NAME:NODES with a whole number") as caught:
+        catalog.find_cluster(f"h100-sxm:{nodes}")
+    assert repr(nodes) in str(caught.value)
+
+
+def test_local_needs_a_profile():
+    with pytest.raises(InputError, match="meshwright profile"):
+        catalog.find_cluster("local")
+
+
+@pytest.mark.parametrize("name", catalog.list_runtimes())
+def test_every_runtime_loads_with_its_sources(name):
+    runtime = catalog.find_runtime(name)
+    assert runtime.name == name
+    assert set(runtime.provenance) == {
+        "layer_host_seconds",
+        "step_seconds",
+        "context_bytes",
+        "allocator_slack",
+    }
+
+
+def test_what_the_runtimes_offer():
+    native, megatron = (catalog.find_runtime(name) for name in ("native", "megatron-core"))
+    assert native.schedules == ("gpipe", "1f1b")
+    assert native.recompute == ("none", "full")
+    assert not native.overlaps_dp
+    assert megatron.overlaps_dp
+    assert megatron.layer_host_seconds == 2.3e-3
+    assert megatron.context_bytes == pytest.approx(3.3 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("find", "wrong", "right"),
+    [
+        (catalog.find_model, "lama3.1-8b", "llama3.1-8b"),
+        (catalog.find_cluster, "h10-sxm:4", "h100-sxm"),
+        (catalog.find_accelerator, "h200-sxn", "h200-sxm"),
+        (catalog.find_runtime, "megatron", "megatron-core"),
+    ],
+)
+def test_a_wrong_name_suggests_the_nearest_and_lists_all(find, wrong, right):
+    with pytest.raises(InputError, match=f"did you mean '{right}'") as caught:
+        find(wrong)
+    assert repr(wrong.partition(":")[0]) in str(caught.value)
+    assert "Write one of" in str(caught.value)
+
+
+def test_a_name_like_nothing_still_lists_all():
+    with pytest.raises(InputError, match="Write one of") as caught:
+        catalog.find_runtime("zzz")
+    assert "did you mean" not in str(caught.value)
+
+
+def test_one_entry_is_found_without_reading_the_others(monkeypatch):
+    read, files = documents.read_mapping, []
+
+    def recording(path):
+        files.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(documents, "read_mapping", recording)
+    catalog.find_model("gpt2")
+    catalog.find_cluster("b200:4")
+    catalog.find_runtime("native")
+    assert files == ["gpt2.json", "index.yaml", "b200.yaml", "b200.yaml", "native.yaml"]
+
+
+def test_models_from_files_and_folders(tmp_path):
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    source = (catalog.FOLDER / "models" / "tiny-llama.json").read_text()
+    (folder / "config.json").write_text(source)
+    (tmp_path / "other.json").write_text(source)
+    assert catalog.find_model(str(folder)).name == "my-model"
+    assert catalog.find_model(str(folder / "config.json")).name == "my-model"
+    assert catalog.find_model(str(tmp_path / "other.json")).name == "other"
+
+
+def test_a_catalog_name_wins_over_a_folder_of_that_name(tmp_path, monkeypatch):
+    for name in ("gpt2", "l40s", "native"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert catalog.find_model("gpt2").layers == 12
+    assert catalog.find_cluster("l40s").devices == 8
+    assert catalog.find_runtime("native").name == "native"
+    with pytest.raises(InputError, match=r"gpt2.config.json: no such file"):
+        catalog.find_model("./gpt2")
+
+
+def test_a_folder_without_a_slash_is_found(tmp_path, monkeypatch):
+    (tmp_path / "checkpoint").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"config.json: no such file"):
+        catalog.find_model("checkpoint")
+
+
+def test_a_model_document_is_read_back(tmp_path):
+    model = catalog.find_model("mistral-7b")
+    path = documents.save(model, tmp_path / "m.json")
+    assert catalog.find_model(str(path)) == model
+
+
+def test_a_document_of_another_kind_is_refused(tmp_path):
+    path = documents.save(catalog.find_runtime("native"), tmp_path / "r.json")
+    with pytest.raises(InputError, match="this version reads 'model/1'"):
+        catalog.find_model(str(path))
+    assert catalog.find_runtime(str(path)) == catalog.find_runtime("native")
+
+
+def test_a_cluster_document_may_name_its_accelerator(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "schema: cluster/1\nname: mine\naccelerator: l40s\nnodes: 1\ndevices_per_node: 2\n"
+        "tiers:\n  - {name: pcie, devices: 2, bandwidth: 20GB/s, latency: 10us}\n"
+    )
+    cluster = catalog.find_cluster(str(path))
+    assert cluster.accelerator == catalog.find_accelerator("l40s")
+    saved = documents.save(cluster, tmp_path / "whole.json")
+    assert catalog.find_cluster(str(saved)) == cluster
+
+
+def test_types():
+    assert isinstance(catalog.find_model("gpt2"), ModelSpec)
+    assert isinstance(catalog.find_cluster("l40s:2"), ClusterSpec)

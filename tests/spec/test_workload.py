@@ -1,0 +1,13 @@
+"""Workload: the tokens of a step and the bytes of a number."""
+
+from typing import get_args
+
+from planner.spec.workload import DTYPE_BYTES, Dtype, Workload
+
+
+def test_tokens_of_a_step():
+    assert Workload(seq_len=2048, global_batch=16).tokens == 32_768
+
+
+def test_every_number_format_has_a_size():
+    assert set(DTYPE_BYTES) == set(get_args(Dtype))
