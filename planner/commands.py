@@ -1,4 +1,4 @@
-"""The planner's commands: plan, estimate, explain, show, schema.
+"""The planner's commands: plan, estimate, explain, scale, show, schema, doctor.
 
 Only typer is imported here; everything else loads inside a command, for start-up time.
 """
@@ -20,7 +20,7 @@ OUTPUT = typer.Option(None, "-o", "--output", help="Write the (best) plan to thi
 
 def register(app: typer.Typer) -> None:
     """Add the planner's commands to the command line."""
-    for command in (plan, estimate, explain, show, schema):
+    for command in (plan, estimate, explain, scale, show, schema, doctor):
         app.command()(command)
 
 
@@ -106,6 +106,46 @@ def explain(
         printing.print_table(answer.plan_rows((explained,)))
         printing.print_table(answer.prediction_rows(explained))
         _say("\n".join(explained.why))
+
+
+def scale(
+    model: str = MODEL,
+    cluster: str = CLUSTER,
+    devices: str = typer.Option(..., "--devices", help="8,16,32,..."),
+    seq_len: int = SEQ_LEN,
+    global_batch: int = BATCH,
+    dtype: str | None = DTYPE,
+    runtime: str | None = RUNTIME,
+    profile: str | None = PROFILE,
+    output_format: str = FORMAT,
+) -> None:
+    """Best plan, speed-up and cost at several numbers of devices (the global batch stays)."""
+    from planner.search import question, scaling
+    from planner.spec import printing
+
+    printing.check_format(output_format)
+    counts = question.read_counts(devices)
+    blocks = question.ask(model, cluster, seq_len, global_batch, dtype, runtime, profile)
+    rows = scaling.curve(blocks, counts)
+    if output_format == "json":
+        printing.print_json({"schema": "scaling/1", "curve": rows})
+    elif output_format == "csv":
+        printing.print_csv(rows)
+    else:
+        printing.print_table(rows, f"{blocks.model.name} on {blocks.cluster.accelerator.name}")
+
+
+def doctor(output_format: str = typer.Option("table", "--format", help="table or json.")) -> None:
+    """Say what this machine has, and what is missing for which command."""
+    from planner import health
+    from planner.spec import printing
+
+    printing.check_format(output_format, ("table", "json"))
+    rows = health.examine()
+    if output_format == "json":
+        printing.print_json({"schema": "doctor/1", "checks": rows})
+    else:
+        printing.print_table(rows)
 
 
 def show(

@@ -137,3 +137,11 @@ def _problems(blocks: Blocks, layout: Layout, counts: tuple[int, ...]) -> list[s
             f"global_batch={workload.global_batch}"
         )
     return found
+
+
+def read_counts(text: str) -> list[int]:
+    """`8,16,32` as numbers, ascending and each once. Raises InputError."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise InputError(f"--devices: {text!r}; write numbers of devices: 8,16,32")
+    return sorted({int(word) for word in words})

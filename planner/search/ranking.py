@@ -169,7 +169,7 @@ def _replayed(
     for bound, table, row in queue:
         if len(plans) >= top_k and (bound >= best or spent > action_budget):
             break
-        plan = _plan(blocks, tables[table], row, version)
+        plan = plan_of_row(blocks, tables[table], row, version)
         plans.append(plan)
         best = min(best, _value(plan, scale))
         spent += 4 * plan.microbatches * plan.layout.pp
@@ -185,7 +185,8 @@ def _value(plan: Plan, scale: float | None) -> float:
     return seconds if scale is None else seconds * scale * plan.layout.devices
 
 
-def _plan(blocks: Blocks, table: Table, row: int, version: str) -> Plan:
+def plan_of_row(blocks: Blocks, table: Table, row: int, version: str) -> Plan:
+    """One row of a table as a Plan, predicted by replay."""
     one = table.candidates.take(np.array([row]))
     layout = one.layout(0)
     return Plan(

@@ -19,8 +19,9 @@ class Accelerator(Document):
 
     Unknown numbers stay None: nothing is invented. memory_bytes: data sheets print binary
     gigabytes as GB (an H200 "of 141 GB" reports 143155 MiB), so the catalog reads them as GiB.
-    peak_flops holds dense FLOP/s by dtype. matmul_flops holds the best matrix-product rate anybody published, by dtype.
-    fabric_bytes_per_second is per device and direction. provenance names a source per field.
+    peak_flops holds dense FLOP/s by dtype, matmul_flops the best matrix-product rate anybody
+    published. fabric_bytes_per_second is per device and direction. provenance names a source
+    per field.
     """
 
     SCHEMA = "accelerator/1"

@@ -1,0 +1,79 @@
+"""Scaling: the best plan at several numbers of devices, as a curve.
+
+Strong scaling: the global batch stays the same. speedup is against the first number of devices
+that has a plan, efficiency = speedup / (devices / first devices).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from planner.cost.blocks import Blocks
+from planner.search.ranking import NoPlanError, rank
+from planner.search.reasons import plan_text
+from planner.spec.cluster import ClusterSpec
+from planner.spec.documents import InputError
+
+
+def resized(cluster: ClusterSpec, devices: int) -> ClusterSpec:
+    """The cluster with as many devices: whole nodes, or a part of one node.
+
+    Raises InputError when the devices do not fill whole nodes, or when a cluster of one node
+    would have to grow (it does not say what joins nodes).
+    """
+    per_node = cluster.devices_per_node
+    if devices <= per_node:
+        tier = cluster.tiers[0].replace(devices=devices)
+        return cluster.replace(nodes=1, devices_per_node=devices, tiers=(tier,))
+    if devices % per_node:
+        raise InputError(f"--devices: {devices} is not a multiple of {per_node} (a node)")
+    if len(cluster.tiers) == 1 and cluster.nodes == 1:
+        raise InputError(
+            f"--devices: {cluster.name} is one node of {per_node}; name the cluster with its "
+            f"nodes ({cluster.name}:{devices // per_node})"
+        )
+    largest = cluster.tiers[-1].replace(devices=max(devices, cluster.tiers[-1].devices))
+    return cluster.replace(nodes=devices // per_node, tiers=(*cluster.tiers[:-1], largest))
+
+
+def curve(asked: Blocks, devices: Sequence[int]) -> list[dict[str, Any]]:
+    """One row per number of devices; step_seconds is None where no plan exists."""
+    rows: list[dict[str, Any]] = []
+    first: tuple[int, float] | None = None
+    for count in devices:
+        row = _row(asked, count)
+        if row["step_seconds"] is not None:
+            first = first or (count, row["step_seconds"])
+            row["speedup"] = first[1] / row["step_seconds"]
+            row["efficiency"] = row["speedup"] * first[0] / count
+        rows.append(row)
+    return rows
+
+
+def _row(asked: Blocks, devices: int) -> dict[str, Any]:
+    cluster = resized(asked.cluster, devices)
+    blocks = Blocks(asked.model, cluster, asked.workload, asked.runtime, asked.profile)
+    row: dict[str, Any] = {
+        "devices": devices,
+        "step_seconds": None,
+        "tokens_per_second": None,
+        "speedup": None,
+        "efficiency": None,
+        "mfu": None,
+        "usd_per_million_tokens": None,
+        "plan": "",
+    }
+    try:
+        best = rank(blocks, top_k=1).plans[0]
+    except NoPlanError as error:
+        return row | {"plan": str(error).partition(".")[0]}
+    promised = best.predicted
+    assert promised is not None
+    tokens = asked.workload.tokens
+    price = promised.usd_per_step
+    return row | {
+        "step_seconds": promised.step_seconds,
+        "tokens_per_second": tokens / promised.step_seconds,
+        "mfu": promised.mfu,
+        "usd_per_million_tokens": None if price is None else price / tokens * 1e6,
+        "plan": plan_text(best),
+    }
