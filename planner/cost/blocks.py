@@ -44,8 +44,9 @@ class BlockCost:
 
     *_tp: tensor-parallel collectives, exposed. again: the recomputation of the forward.
     checkpoint_bytes: what full recomputation keeps instead of saved_bytes. widest_bytes: the
-    largest activation that the backward makes on top of what is saved. births: seconds of
-    forward and backward compute by kind of number.
+    largest activation gradient that the backward makes; weight_gradient_bytes: the largest
+    weight gradient before it is added to its buffer. births: seconds of forward and backward
+    compute by kind of number.
     """
 
     forward: float
@@ -57,6 +58,7 @@ class BlockCost:
     saved_bytes: float
     checkpoint_bytes: float
     widest_bytes: float
+    weight_gradient_bytes: float
     parameters: int
     replicated_parameters: int
     births: tuple[tuple[Birth, float], ...]
@@ -93,6 +95,7 @@ class Blocks:
             tp=tp,
             sequence_parallel=self.runtime.sequence_parallel,
             flash=self.runtime.flash_attention,
+            fused_norms=self.cluster.accelerator.kind != "cpu",
             dtype=self.workload.dtype,
         )
 
@@ -130,6 +133,7 @@ class Blocks:
             saved_bytes=sum(op.saved_bytes for op in operators),
             checkpoint_bytes=view.outer_rows * self.model.hidden * view.element_bytes,
             widest_bytes=max(_widest(op) for op in operators) * view.element_bytes,
+            weight_gradient_bytes=max(op.parameters for op in operators) * view.element_bytes,
             parameters=sum(op.parameters for op in operators),
             replicated_parameters=sum(op.parameters for op in operators if op.replicated),
             births=tuple(births.items()),
@@ -192,6 +196,4 @@ def _widest(operator: Operator) -> int:
         )
     if operator.kind in ("cross_entropy", "parallel_cross_entropy"):
         return dims["rows"] * dims["vocab"]
-    if operator.kind == "embedding":
-        return max(dims["rows"], dims["vocab"]) * dims["width"]
     return dims["rows"] * dims.get("width", 1)

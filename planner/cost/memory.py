@@ -10,7 +10,8 @@ P parameters on the rank, d = dp, k microbatches in flight, n layers of which r 
                  + [r > 0] saved            the layer being recomputed
                  + [first] k * tokens + [last] k_last * head
     logits       2 * rows * vocab / tp      gradient and probabilities beside the saved ones
-    buffers      2 * widest activation + k_hop transfers + gathered weights of ZeRO 1
+    buffers      2 * widest activation gradient + largest weight gradient before it is added
+                 + transfers between stages + the padded shard of ZeRO 1
     runtime      context + allocator slack * everything above
 
 It is a promise: measured peaks must not exceed it (tests/test_promises.py).
@@ -103,13 +104,23 @@ def _logits(blocks: Blocks, candidates: Candidates) -> Floats:
     return logits
 
 
+def _widest(blocks: Blocks, candidates: Candidates, field: str) -> Floats:
+    """The largest of a field over the blocks of each stage (logits apart), [N, pp]."""
+    layer = block_column(block_table(blocks, candidates, "layer"), field)
+    widest = np.repeat(layer[:, None], candidates.pp, axis=1)
+    ends = [("embedding", 0)] + ([("head", -1)] if field == "weight_gradient_bytes" else [])
+    for block, stage in ends:
+        own = block_column(block_table(blocks, candidates, block), field)
+        widest[:, stage] = np.maximum(widest[:, stage], own)
+    return widest
+
+
 def _buffers(blocks: Blocks, candidates: Candidates, parameters: Floats, held: Ints) -> Floats:
     layer = block_table(blocks, candidates, "layer")
-    widest = block_column(layer, "widest_bytes")[:, None] * np.ones(candidates.counts.shape)
-    first = block_column(block_table(blocks, candidates, "embedding"), "widest_bytes")
-    widest[:, 0] = np.maximum(widest[:, 0], first)
+    widest = _widest(blocks, candidates, "widest_bytes")
+    fresh = _widest(blocks, candidates, "weight_gradient_bytes")
     hop = block_column(layer, "checkpoint_bytes")[:, None] if candidates.pp > 1 else 0.0
     padding = DTYPE_BYTES[blocks.workload.dtype] * candidates.dp[:, None]
     sharded = parameters / candidates.dp[:, None] * gradient_bytes(blocks) + padding
-    result: Floats = 2 * widest + 2 * held * hop
+    result: Floats = 2 * widest + fresh + 2 * held * hop
     return result + np.where(candidates.zero[:, None] > 0, sharded, 0.0)

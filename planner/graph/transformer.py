@@ -201,6 +201,7 @@ def _linear(
 def _norm(model: ModelSpec, view: RankView, name: str) -> Operator:
     rows, h, size = view.outer_rows, model.hidden, view.element_bytes
     vectors = 2 if model.norm == "layernorm" else 1
+    kept = 1 if view.fused_norms or model.norm == "layernorm" else 2
     return Operator(
         name=name,
         kind=model.norm,
@@ -209,7 +210,7 @@ def _norm(model: ModelSpec, view: RankView, name: str) -> Operator:
         backward_bytes=3 * rows * h * size,
         parameters=vectors * h,
         replicated=True,
-        saved_bytes=rows * h * size + vectors * rows * LOSS_BYTES,
+        saved_bytes=kept * rows * h * size + vectors * rows * LOSS_BYTES,
         splits=_splits(rows="tp"),
     )
 

@@ -14,13 +14,18 @@ from planner.spec.workload import DTYPE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class RankView:
-    """Sizes of a microbatch on one rank. RankView(b, s) is the unsharded model."""
+    """Sizes of a microbatch on one rank. RankView(b, s) is the unsharded model.
+
+    flash: attention never stores its scores. fused_norms: one kernel per norm; where an RMS norm
+    is made of elementary operators (torch on CPUs), it also keeps its normalised input.
+    """
 
     batch: int
     seq: int
     tp: int = 1
     sequence_parallel: bool = True
     flash: bool = True
+    fused_norms: bool = True
     dtype: str = "bf16"
 
     @property

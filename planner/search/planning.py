@@ -39,6 +39,11 @@ def explain(plan: Plan) -> Plan:
     return plan.replace(why=reasons.why(blocks, tables, plan))
 
 
+def plan_text(plan: Plan) -> str:
+    """A plan in one line: its degrees, and its stages where they are uneven."""
+    return reasons.plan_text(plan)
+
+
 def headline(blocks: Blocks, ranked: Ranking) -> str:
     """What was asked and how it was searched, in one line."""
     cluster = blocks.cluster
