@@ -1,0 +1,182 @@
+"""Meshwright: how should a Transformer be split over devices, how long will a step take,
+what will it cost, and is that true?
+
+On the command line each room adds its commands. In a notebook:
+
+    import meshwright as mw
+    plans = mw.plan("llama3.1-8b", "h100-sxm:2", seq_len=8192, global_batch=256)
+    plans.best, plans.to_frame(), print(plans.explain())
+
+Rooms load only when used: `meshwright --help` imports neither torch nor pandas nor matplotlib.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from planner.search.ranking import Ranking
+    from planner.spec.measured import Measured
+    from planner.spec.plan import Plan
+    from planner.spec.timeline import Timeline
+
+__version__ = "0.1.0"
+__all__ = ["Plans", "estimate", "main", "plan", "run", "simulate"]
+
+EXIT_CODES = {"InputError": 2, "NoPlanError": 3, "RunError": 1}
+"""Any other exception is our fault: a traceback and exit code 1."""
+
+
+class Plans:
+    """The plans of one question, best first."""
+
+    def __init__(self, ranking: "Ranking", plans: "tuple[Plan, ...]"):
+        self.ranking, self.plans = ranking, plans
+
+    @property
+    def best(self) -> "Plan":
+        """The best plan."""
+        return self.plans[0]
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per plan; SI units, the unit in the column's name."""
+        import pandas as pd
+
+        from planner.search.answer import LAYOUT_KEYS
+
+        rows = []
+        for found in self.plans:
+            assert found.predicted is not None
+            layout = found.layout.model_dump()
+            predicted = found.predicted.model_dump(
+                include={"step_seconds", "tokens_per_second_per_device", "mfu", "peak_bytes"}
+            )
+            rows.append({key: layout[key] for key in LAYOUT_KEYS} | predicted)
+        return pd.DataFrame(rows)
+
+    def explain(self) -> str:
+        """Why the best plan is best, and what its neighbours lose."""
+        return "\n".join(self.best.why)
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html())
+
+
+def plan(
+    model: Any,
+    cluster: Any,
+    *,
+    seq_len: int,
+    global_batch: int,
+    dtype: str | None = None,
+    runtime: Any = None,
+    profile: Any = None,
+    objective: str = "time",
+    top_k: int = 5,
+) -> Plans:
+    """Choose how to split a model over a cluster (names, paths or specs).
+
+    Raises InputError for bad input, NoPlanError when nothing fits.
+    """
+    from planner.search import planning, question
+
+    blocks = question.ask(model, cluster, seq_len, global_batch, dtype, runtime, profile)
+    return Plans(*planning.choose(blocks, objective, top_k))
+
+
+def estimate(
+    model: Any,
+    cluster: Any,
+    layout: str,
+    *,
+    seq_len: int,
+    global_batch: int,
+    dtype: str | None = None,
+    runtime: Any = None,
+    profile: Any = None,
+) -> "Plan":
+    """Predict one layout, written as for `--layout`. Raises InputError."""
+    from planner.search import question
+
+    blocks = question.ask(model, cluster, seq_len, global_batch, dtype, runtime, profile)
+    return question.plan_of_layout(blocks, layout, __version__)
+
+
+def simulate(planned: "Plan") -> "Timeline":
+    """Replay a plan through the event engine."""
+    from planner.cost.blocks import Blocks
+    from planner.simulator.replay import timeline
+
+    return timeline(Blocks.of_plan(planned), planned)
+
+
+def run(planned: "Plan", **options: Any) -> "Measured":
+    """Run a plan on this machine with torch.distributed (see executor.launch.run_plan)."""
+    from executor.launch import run_plan
+
+    return run_plan(planned, **options)
+
+
+def main() -> None:
+    """The command line. Exit codes: 0 ok, 1 our fault, 2 bad input, 3 no feasible plan."""
+    sys.exit(_guarded(_app()))
+
+
+def _app() -> Callable[..., Any]:
+    import typer
+
+    import executor.commands
+    import meshwright_demo
+    import planner.commands
+    import profiler.commands
+    import reports.commands
+
+    app = typer.Typer(
+        name="meshwright",
+        help="Plan, simulate, run and judge the parallel training of Transformers.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=True,
+    )
+    app.callback()(_version)
+    for room in (planner.commands, profiler.commands, executor.commands, reports.commands):
+        room.register(app)
+    meshwright_demo.register(app)
+    return app
+
+
+def _version(version: bool = False) -> None:
+    if version:
+        sys.stdout.write(__version__ + "\n")
+        sys.exit(0)
+
+
+def _guarded(app: Callable[..., Any]) -> int:
+    """Run the app; errors of the user become one message and an exit code.
+
+    Errors are known by name, so that `--help` need not import the rooms that define them.
+    """
+    try:
+        app()
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        code = EXIT_CODES.get(type(error).__name__)
+        if code is None:
+            raise
+        return _complain(str(error), code)
+    return 0
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"meshwright: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()
