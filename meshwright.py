@@ -135,20 +135,27 @@ def _app() -> Callable[..., Any]:
 
     app = typer.Typer(
         name="meshwright",
-        help="Plan, simulate, run and judge the parallel training of Transformers.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=True,
     )
-    app.callback()(_version)
+
+    @app.callback()
+    def options(
+        version: bool = typer.Option(
+            False, "--version", callback=_version, is_eager=True, help="Print the version."
+        ),
+    ) -> None:
+        """Plan, simulate, run and judge the parallel training of Transformers."""
+
     for room in (planner.commands, profiler.commands, executor.commands, reports.commands):
         room.register(app)
     meshwright_demo.register(app)
     return app
 
 
-def _version(version: bool = False) -> None:
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         sys.stdout.write(__version__ + "\n")
         sys.exit(0)
 
