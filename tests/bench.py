@@ -1,0 +1,103 @@
+"""Benchmarks, side by side in one run: `make bench`. Seconds are shown, never asserted."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import meshwright as mw
+from planner.cost.estimate import estimate
+from planner.cost.pipeline import pipeline_seconds
+from planner.schedule import lowering
+from planner.search import question, space
+from planner.simulator import engine
+from planner.simulator.engine import Task
+from planner.spec import printing
+
+
+def best_of(work: Callable[[], Any], repeats: int = 3) -> float:
+    """The fastest of some runs, in seconds."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def row(what: str, seconds: float, count: float, unit: str) -> dict[str, Any]:
+    return {
+        "what": what,
+        "seconds": f"{seconds:.3f}",
+        "rate": f"{count / seconds:,.0f} {unit}/s" if unit else "",
+    }
+
+
+def replays() -> list[dict[str, Any]]:
+    """The event engine beside the closed form on one large 1F1B step."""
+    stages, m = 16, 256
+    grid = lowering.lower("1f1b", stages, m)
+    flat = [action for order in grid for action in order]
+    tasks = [Task(action.stage, 1.0) for action in flat]
+    ones, counts = np.ones((1, stages)), np.array([m])
+    closed = best_of(lambda: pipeline_seconds("1f1b", ones, ones, counts, np.zeros(1)))
+    return [
+        row(
+            "build 16 x 256 1F1B",
+            best_of(lambda: lowering.lower("1f1b", stages, m)),
+            len(flat),
+            "actions",
+        ),
+        row("event engine, 16 x 256", best_of(lambda: engine.run(tasks)), len(flat), "actions"),
+        row("closed form, 16 x 256", closed, 1, "plans"),
+    ]
+
+
+def searches() -> list[dict[str, Any]]:
+    """Estimates per second, and whole searches."""
+    asked = question.ask("gpt3-175b", "a100-80:128", 2048, 1536)
+    tables = list(
+        space.legal(
+            asked.model, asked.cluster, asked.workload, asked.runtime, asked.cluster.devices
+        )
+    )
+    rows = sum(len(table) for table in tables)
+    found = [
+        row(
+            "estimate gpt3-175b on 1024 GPUs",
+            best_of(lambda: [estimate(asked, table) for table in tables]),
+            rows,
+            "plans",
+        )
+    ]
+    for model, cluster, batch in (
+        ("llama3.1-8b", "h100-sxm:2", 256),
+        ("gpt-1t", "h100-sxm:2048", 16384),
+    ):
+        seconds = best_of(
+            lambda m=model, c=cluster, b=batch: mw.plan(m, c, seq_len=2048, global_batch=b), 1
+        )  # type: ignore[misc]
+        found.append(row(f"search {model} on {cluster}", seconds, 1, ""))
+    return found
+
+
+def start_up() -> list[dict[str, Any]]:
+    """`meshwright --help` beside a bare interpreter."""
+    helps = [sys.executable, "-m", "meshwright", "--help"]
+    bare = [sys.executable, "-c", "pass"]
+    return [
+        row(
+            name,
+            best_of(lambda c=command: subprocess.run(c, capture_output=True, check=True), 5),
+            1,
+            "",
+        )  # type: ignore[misc]
+        for name, command in (("python -c pass", bare), ("meshwright --help", helps))
+    ]
+
+
+if __name__ == "__main__":
+    printing.print_table(replays() + searches() + start_up(), "Benchmarks")
