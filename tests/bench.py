@@ -15,6 +15,7 @@ from planner.schedule import lowering
 from planner.search import question, space
 from planner.simulator import engine
 from planner.simulator.engine import Task
+from planner.simulator.script import play, script
 from planner.spec import printing
 
 
@@ -41,6 +42,8 @@ def replays() -> list[dict[str, Any]]:
     stages, m = 16, 256
     grid = lowering.lower("1f1b", stages, m)
     flat = [action for order in grid for action in order]
+    made = script("1f1b", stages, m)
+    seconds = [1.0] * len(made)
     tasks = [Task(action.stage, 1.0) for action in flat]
     ones, counts = np.ones((1, stages)), np.array([m])
     closed = best_of(lambda: pipeline_seconds("1f1b", ones, ones, counts, np.zeros(1)))
@@ -52,6 +55,7 @@ def replays() -> list[dict[str, Any]]:
             "actions",
         ),
         row("event engine, 16 x 256", best_of(lambda: engine.run(tasks)), len(flat), "actions"),
+        row("one pass, 16 x 256", best_of(lambda: play(made, seconds)), len(made), "actions"),
         row("closed form, 16 x 256", closed, 1, "plans"),
     ]
 

@@ -1,7 +1,8 @@
 """Ranking: the whole legal space, costed, with the best replayed exactly.
 
-1. every table of the legal space is estimated in closed form (vectorised), with a lower bound;
-2. rows over a device's memory are set aside;
+1. the memory of every row of the legal space is estimated (vectorised); rows over a device's
+   memory are set aside;
+2. the time of the others is estimated in closed form, with a lower bound;
 3. rows are replayed by the event engine in the order of their bound (of their estimate where
    cores are shared), until the next bound is no better than the best replay, or until the
    budget of actions is spent. The budget is a count, not a clock: results do not depend on the
@@ -21,7 +22,8 @@ import numpy as np
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
-from planner.cost.estimate import Estimates, estimate
+from planner.cost.estimate import estimate
+from planner.cost.memory import stage_memory
 from planner.search import space
 from planner.simulator.prediction import predict_row
 from planner.spec.documents import InputError
@@ -40,7 +42,7 @@ class NoPlanError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table of candidates with its estimates."""
+    """One table of candidates with its estimates; rows that do not fit take infinite time."""
 
     candidates: Candidates
     step_seconds: Floats
@@ -124,12 +126,19 @@ def tables_of(blocks: Blocks, objective: Objective) -> list[Table]:
         ):
             for start in range(0, len(candidates), CHUNK):
                 part = candidates.take(np.arange(start, min(start + CHUNK, len(candidates))))
-                found.append(_table(part, estimate(blocks, part)))
+                found.append(_table(blocks, part))
     return found
 
 
-def _table(candidates: Candidates, made: Estimates) -> Table:
-    return Table(candidates, made.step_seconds, made.bound_seconds, made.peak_bytes)
+def _table(blocks: Blocks, candidates: Candidates) -> Table:
+    """Memory of every row; times of those that fit, infinite for the others."""
+    peak = stage_memory(blocks, candidates).total.max(axis=1)
+    fitting = np.flatnonzero(peak <= blocks.cluster.memory_bytes)
+    step, bound = np.full(len(peak), np.inf), np.full(len(peak), np.inf)
+    if len(fitting):
+        made = estimate(blocks, candidates.take(fitting))
+        step[fitting], bound[fitting] = made.step_seconds, made.bound_seconds
+    return Table(candidates, step, bound, peak)
 
 
 def _queue(

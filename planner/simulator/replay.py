@@ -1,4 +1,4 @@
-"""Replay: the actions of a plan as tasks of the event engine -> Timeline and memory over time.
+"""Replay: the actions of a plan with their seconds -> Timeline and memory over time.
 
 All ranks of one stage do the same at the same time (their tensor- and data-parallel peers are
 symmetric), so one representative per stage is played; on shared cores it demands the cores of
@@ -14,17 +14,17 @@ Memory of a stage at a moment = what it always holds + microbatches in flight * 
 the bound of planner.cost.memory adds what a single operator needs for an instant.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.estimate import Estimates, estimate
-from planner.schedule import lowering
-from planner.schedule.action import RECEIVES, SENDS, Action, Grid, Kind
-from planner.schedule.check import send_of
+from planner.schedule.action import RECEIVES, SENDS, Grid, Kind
 from planner.simulator import engine
 from planner.simulator.engine import Task
+from planner.simulator.script import KINDS, NONE, Script, play, script
 from planner.spec.layout import Layout
 from planner.spec.plan import Plan
 from planner.spec.timeline import MemoryPoint, Span, Stream, Timeline
@@ -52,47 +52,48 @@ class Replay:
 
 
 def replay(blocks: Blocks, candidates: Candidates, estimates: Estimates, row: int) -> Replay:
-    """Play one candidate through the event engine."""
-    microbatches = int(candidates.microbatches[row])
-    grid = lowering.lower(candidates.schedule, candidates.pp, microbatches)
-    tasks = list(_tasks(grid, candidates, estimates, row, blocks.cluster.shared_cores is not None))
+    """Play one candidate: through the event engine where cores are shared, else in one pass."""
+    played = script(candidates.schedule, candidates.pp, int(candidates.microbatches[row]))
+    seconds = _seconds(played, estimates, row)
     shared = blocks.cluster.shared_cores
-    times = engine.run(tasks, shared.factor) if shared else engine.run(tasks)
+    if shared is None:
+        times = play(played, seconds)
+    else:
+        cores = float(candidates.dp[row] * candidates.tp[row])
+        times = engine.run(tasks(played, seconds, cores), shared.factor)
     cut = iter(times)
-    spans = tuple(tuple(next(cut) for _ in order) for order in grid)
-    return Replay(grid, spans, max(e for _, e in times) + blocks.runtime.step_seconds)
+    spans = tuple(tuple(next(cut) for _ in order) for order in played.grid)
+    last = max(times[number][1] for number in played.optimizers)
+    return Replay(played.grid, spans, last + blocks.runtime.step_seconds)
 
 
-def _tasks(
-    grid: Grid, candidates: Candidates, estimates: Estimates, row: int, shared: bool
-) -> Iterator[Task]:
-    flat = [(rank, action) for rank, order in enumerate(grid) for action in order]
-    where = {action: index for index, (_, action) in enumerate(flat)}
-    reductions = tuple(where[a] for _, a in flat if a.kind == Kind.REDUCE_GRADIENT)
-    demand = float(candidates.dp[row] * candidates.tp[row]) if shared else 0.0
-    for rank, action in flat:
-        after: tuple[int, ...] = ()
-        if (send := send_of(action)) is not None:
-            after = (where[send],)
-        if action.kind == Kind.OPTIMIZER:
-            after = reductions
-        busy = 0.0 if action.kind in SENDS | RECEIVES else demand
-        yield Task(rank, _seconds(action, estimates, row), after, busy)
+def _seconds(played: Script, estimates: Estimates, row: int) -> list[float]:
+    """Seconds of every action of the script."""
+    times = estimates.times
+    stages = times.forward.shape[1]
+    table = np.zeros((len(KINDS), stages))
+    table[KINDS.index(Kind.FORWARD)] = times.forward[row]
+    table[KINDS.index(Kind.BACKWARD)] = times.backward[row]
+    table[KINDS.index(Kind.REDUCE_GRADIENT)] = times.reduce[row]
+    table[KINDS.index(Kind.OPTIMIZER)] = times.optimizer[row]
+    for kind in RECEIVES:
+        table[KINDS.index(kind)] = times.hop[row]
+    seconds: list[float] = table[played.kind, played.stage].tolist()
+    return seconds
 
 
-def _seconds(action: Action, estimates: Estimates, row: int) -> float:
-    times, stage = estimates.times, action.stage
-    if action.kind in RECEIVES:
-        return float(times.hop[row])
-    if action.kind in SENDS:
-        return 0.0
-    table = {
-        Kind.FORWARD: times.forward,
-        Kind.BACKWARD: times.backward,
-        Kind.REDUCE_GRADIENT: times.reduce,
-        Kind.OPTIMIZER: times.optimizer,
-    }[action.kind]
-    return float(table[row, stage])
+def tasks(played: Script, seconds: list[float], cores: float) -> list[Task]:
+    """The script as tasks; computing, reducing and updating demand the stage's cores."""
+    waits = {KINDS.index(kind) for kind in SENDS | RECEIVES}
+    updates, reductions = set(played.optimizers), tuple(played.reductions)
+    made = []
+    for number, kind in enumerate(played.kind.tolist()):
+        remote = played.remote[number]
+        after: tuple[int, ...] = () if remote == NONE else (remote,)
+        after = reductions if number in updates else after
+        demand = 0.0 if kind in waits else cores
+        made.append(Task(int(played.stage[number]), seconds[number], after, demand))
+    return made
 
 
 def timeline(blocks: Blocks, plan: Plan) -> Timeline:
