@@ -1,0 +1,74 @@
+"""Question: the words of a user made into what a session needs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.graph import counts
+from planner.spec import catalog, documents, units
+from planner.spec.documents import InputError
+from planner.spec.model import ModelSpec
+from planner.spec.profile import Profile
+from planner.spec.workload import DTYPE_BYTES
+from profiler import grid, machine
+from profiler.kinds import DTYPES, OperatorRequest
+from profiler.layers import Reference
+
+MOST_MESSAGE_BYTES = 64 << 20
+"""Beyond this, time is proportional to size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to measure."""
+
+    requests: list[OperatorRequest]
+    message_sizes: list[int]
+    reference: Reference | None
+
+
+def ask(
+    model: str | None, seq_len: int, micro_batches: str, tps: str, dtype: str | None
+) -> Question:
+    """What a model needs, or the generic grid without one. Raises InputError."""
+    chosen = dtype or ("bf16" if machine.describe().kind == "cuda" else "fp32")
+    if chosen not in DTYPES:
+        raise InputError(f"--dtype: {chosen!r} cannot be profiled; choose {', '.join(DTYPES)}")
+    batches, degrees = numbers("--micro-batch", micro_batches), numbers("--tp", tps)
+    if model is None:
+        return Question(grid.generic_requests(chosen), [], None)
+    spec = catalog.find_model(model)
+    reference = Reference.model_validate(
+        {"model": spec, "seq_len": seq_len, "micro_batch": max(batches), "dtype": chosen}
+    )
+    requests = grid.model_requests(spec, seq_len, batches, degrees, chosen)
+    return Question(requests, message_sizes(spec, seq_len, batches, chosen), reference)
+
+
+def message_sizes(
+    model: ModelSpec, seq_len: int, micro_batches: tuple[int, ...], dtype: str
+) -> list[int]:
+    """Bytes of the messages of a model: activations of each microbatch, and all gradients."""
+    stream = [batch * seq_len * model.hidden * DTYPE_BYTES[dtype] for batch in micro_batches]
+    gradients = counts.parameters(model) * DTYPE_BYTES[dtype]
+    return sorted({min(size, MOST_MESSAGE_BYTES) for size in (*stream, gradients)})
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """Read `1,2,4` as whole numbers from 1 on. Raises InputError."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdecimal() and int(word) for word in words):
+        raise InputError(f"{option}: {text!r} is no list of whole numbers; write 1,2,4")
+    return tuple(dict.fromkeys(int(word) for word in words))
+
+
+def seconds(option: str, text: str) -> float:
+    """Read `60s` or `5min` as seconds. Raises InputError."""
+    try:
+        return units.parse_seconds(text)
+    except units.UnitError as error:
+        raise InputError(f"{option}: {error}") from None
+
+
+def previous(path: Path | None) -> Profile | None:
+    """The profile to continue. Raises InputError."""
+    return None if path is None else documents.load(Profile, path)

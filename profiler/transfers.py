@@ -1,0 +1,74 @@
+"""Transfers: one collective of torch.distributed on buffers made once."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from profiler.stopwatch import synchronize
+
+# torch 2.13 renames these two and warns about the old names; torch 2.11 has only the old ones
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+HEAD_START_SECONDS = 2e-4
+"""How long a sender waits, so that its receiver is already there."""
+
+
+class Transfer:
+    """One collective of `message_bytes` (the full tensor) among the ranks of a group.
+
+    The message is rounded up to whole float32 elements per rank.
+    """
+
+    def __init__(self, op: str, group: Any, rank: int, ranks: int, message_bytes: int, device: str):
+        self.group, self.rank, self.device = group, rank, device
+        self.peer = dist.get_global_rank(group, 1 - rank) if ranks == 2 else -1
+        self.first = dist.get_global_rank(group, 0)
+        share = max(1, -(-message_bytes // (4 * ranks)))
+        self.whole = torch.zeros(share * ranks, device=device)
+        self.part = torch.zeros(share, device=device)
+        self.other = torch.zeros_like(self.whole) if op == "all_to_all" else self.part
+        self.sends = op == "send_recv" and rank == 0
+        self.run: Callable[[], object] = getattr(self, f"_{op}")
+
+    def lap(self) -> tuple[float, float]:
+        """Run once; return its start and end on the machine's monotonic clock."""
+        synchronize(self.device)
+        if self.sends:
+            _spin(HEAD_START_SECONDS)
+        start = time.perf_counter()
+        self.run()
+        synchronize(self.device)
+        return start, time.perf_counter()
+
+    def _all_reduce(self) -> None:
+        dist.all_reduce(self.whole, group=self.group)
+
+    def _all_gather(self) -> None:
+        _all_gather(self.whole, self.part, group=self.group)
+
+    def _reduce_scatter(self) -> None:
+        _reduce_scatter(self.part, self.whole, group=self.group)
+
+    def _all_to_all(self) -> None:
+        dist.all_to_all_single(self.other, self.whole, group=self.group)
+
+    def _broadcast(self) -> None:
+        dist.broadcast(self.whole, self.first, group=self.group)
+
+    def _send_recv(self) -> Tensor:
+        if self.rank == 0:
+            dist.send(self.whole, self.peer, group=self.group)
+        else:
+            dist.recv(self.whole, self.peer, group=self.group)
+        return self.whole
+
+
+def _spin(seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
