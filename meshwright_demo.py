@@ -102,11 +102,11 @@ def _announcer() -> Callable[[str, str], None]:
 
 
 def _profile(task: Task, folder: Path, ranks: int, budget: str) -> "Profile":
-    """Measure what the task needs; an earlier profile in the folder is continued."""
+    """Measure what the task needs, now: an earlier profile would be of another hour."""
     from profiler import answer, machine, question
     from profiler.session import take_profile
 
-    path, most = folder / "profile.json", ranks or _ranks(machine.describe())
+    most = ranks or _ranks(machine.describe())
     degrees = ",".join(str(tp) for tp in (1, 2, 4, 8) if tp <= most)
     asked = question.ask(task.model, task.seq_len, task.micro_batches, degrees, None)
     with answer.progress() as show:
@@ -116,9 +116,8 @@ def _profile(task: Task, folder: Path, ranks: int, budget: str) -> "Profile":
             max_ranks=most,
             budget_seconds=question.seconds("--budget", budget),
             reference=asked.reference,
-            previous=question.previous(path if path.exists() else None),
             progress=show,
-            checkpoint=path,
+            checkpoint=folder / "profile.json",
             command="meshwright demo",
         )
 

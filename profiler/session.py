@@ -42,6 +42,7 @@ class _State:
     collectives: dict[object, CollectiveSample] = field(default_factory=dict)
     slowdown: tuple[tuple[int, float], ...] = ((1, 1.0),)
     composition: dict[Phase, float] = field(default_factory=dict)
+    composition_of: str = ""
     memory_bandwidth: float | None = None
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -106,7 +107,7 @@ class Session:
         if previous.busy_ranks == self.busy:
             state.operators = {sample.key: sample for sample in previous.operators}
             state.composition = dict(previous.composition)
-            state.notes += [n for n in _notes(previous) if n.startswith("composition of ")]
+            state.composition_of = previous.composition_of
         state.slowdown = previous.slowdown
         state.memory_bandwidth = previous.memory_bandwidth_bytes_per_second
         state.notes.append(f"continues the profile of {previous.created}")
@@ -146,6 +147,7 @@ class Session:
             busy_ranks=self.busy,
             slowdown=state.slowdown,
             composition=dict(state.composition),
+            composition_of=state.composition_of,
             memory_bandwidth_bytes_per_second=state.memory_bandwidth,
             provenance=Provenance(birth="measured", source=self._source(), date=now[:10]),
         )
@@ -185,10 +187,11 @@ class Session:
 
     def _composition(self, team: Team, reference: Reference) -> None:
         """Time the reference layers whole, and their operators with them."""
-        note = f"composition of {reference}"
-        if self.state.composition and note in self.state.notes:
+        if self.state.composition and self.state.composition_of == str(reference):
             return
-        if self._over(note) or not all(map(self._fits_memory, reference.operators())):
+        if self._over(f"composition of {reference}") or not all(
+            map(self._fits_memory, reference.operators())
+        ):
             return
         self._say(f"layers of {reference}")
         factors, samples = composition.measure_composition(
@@ -196,7 +199,7 @@ class Session:
         )
         self.state.composition = factors
         self.state.operators |= {sample.key: sample for sample in samples}
-        self.state.notes.append(note)
+        self.state.composition_of = str(reference)
         self._checkpoint()
 
     def _slowdown(self, team: Team) -> None:
@@ -254,10 +257,6 @@ class Session:
         if self.checkpoint is not None:
             documents.save(profile, self.checkpoint)
         return profile
-
-
-def _notes(profile: Profile) -> list[str]:
-    return profile.provenance.source.split("; ")
 
 
 def _dtype(requests: Sequence[OperatorRequest]) -> str:

@@ -90,7 +90,8 @@ class Profile(Document):
     busy_ranks: how many processes computed at once while the operators were timed.
     slowdown: (busy ranks, factor) of the same work, as SharedCores.slowdown.
     composition: measured time of a whole layer over the sum of its operators, by phase; what
-    the sum of isolated operators misses (framework overhead, colder caches).
+    the sum of isolated operators misses (framework overhead, colder caches). composition_of
+    names the layer.
     """
 
     SCHEMA = "profile/1"
@@ -103,5 +104,6 @@ class Profile(Document):
     busy_ranks: int = pydantic.Field(default=1, ge=1)
     slowdown: tuple[tuple[int, float], ...] = ((1, 1.0),)
     composition: dict[Phase, float] = {}
+    composition_of: str = ""
     memory_bandwidth_bytes_per_second: float | None = pydantic.Field(default=None, gt=0)
     provenance: Provenance

@@ -1,0 +1,70 @@
+"""Apply: one function turns the plain model into a rank's share of a plan, in this order.
+
+    1  the whole model on the meta device: shapes, no memory
+    2  cut to the rank's stage                      (executor.pipeline)
+    3  divide over tp                               (executor.tensor_parallel)
+    4  recompute where layers choose to             (executor.recompute)
+    5  flat buffers, then initial values            (executor.flat, executor.initial)
+    6  gradient reduction and optimiser             (executor.data_parallel)
+
+The order matters: cutting first keeps later steps small, dividing before recomputing puts the
+collectives inside what is recomputed, and memory is taken only for what is left.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+
+from executor import flat, pipeline, tensor_parallel
+from executor.data_parallel import Updater
+from executor.formats import gradient_dtype, weight_dtype
+from executor.initial import full_value
+from executor.mesh import Mesh
+from executor.model import Transformer, meta_model
+from executor.recompute import recompute
+from planner.spec.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one rank holds of a plan: its part of the model and the owner of its weights."""
+
+    model: Transformer
+    flat: flat.Flat
+    updater: Updater
+
+
+def apply(plan: Plan, mesh: Mesh, device: torch.device, seed: int, learning_rate: float) -> Share:
+    """Build the rank's share of a plan, with initial values. The plan is known to be runnable."""
+    layout, dtype = plan.layout, weight_dtype(plan.workload.dtype)
+    model = meta_model(plan.model, plan.workload.seq_len)
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    pipeline.cut(model, plan, mesh.stage)
+    slices = tensor_parallel.divide(model, mesh.coordinate("tp"), layout.tp, mesh.tp)
+    recompute(model, plan.stages[mesh.stage].layers)
+    plot = _plot(plan, model, slices, shapes)
+    _materialise_tables(model, device, dtype)
+    buffers = flat.flatten(
+        model, plot, device, dtype, gradient_dtype(plan.workload.dtype, plan.runtime)
+    )
+    flat.fill(buffers, functools.partial(full_value, seed=seed))
+    return Share(model, buffers, Updater(buffers, mesh, layout.zero, learning_rate))
+
+
+def _plot(
+    plan: Plan,
+    model: Transformer,
+    slices: dict[str, tensor_parallel.Slice],
+    shapes: dict[str, tuple[int, ...]],
+) -> flat.Plot:
+    layout, tied = plan.layout, plan.model.tied_embeddings
+    slots = flat.find_slots(model, slices, shapes, tied)
+    size = weight_dtype(plan.workload.dtype).itemsize
+    return flat.place(slots, layout.tp, tied, layout.dp if layout.zero else 1, size)
+
+
+def _materialise_tables(model: Transformer, device: torch.device, dtype: torch.dtype) -> None:
+    if model.rotary is not None:
+        model.rotary.to(dtype).to_empty(device=device)
+        model.rotary.fill()

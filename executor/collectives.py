@@ -1,0 +1,47 @@
+"""Collectives on one group, as the rest of the room calls them. A group of one is None: no-op.
+
+torch 2.13 renamed all_gather_into_tensor and reduce_scatter_tensor to *_single and warns at the
+old names, 2.11 has only the old ones; this file is the one place that knows.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Group = Any
+"""A torch.distributed process group, or None for a group of one rank."""
+
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+def all_reduce(x: Tensor, group: Group) -> None:
+    """Sum in place."""
+    if group is not None:
+        dist.all_reduce(x, group=group)
+
+
+def all_reduce_max(x: Tensor, group: Group) -> None:
+    """Maximum in place."""
+    if group is not None:
+        dist.all_reduce(x, op=dist.ReduceOp.MAX, group=group)
+
+
+def all_gather(output: Tensor, part: Tensor, group: Group) -> None:
+    """Fill the contiguous output [n * k, ...] with the parts [k, ...]; part may lie in output."""
+    _all_gather(output, part, group=group)
+
+
+def reduce_scatter(part: Tensor, whole: Tensor, group: Group) -> None:
+    """Sum whole [n * k, ...] over the ranks, keep part [k, ...]; part may lie in whole."""
+    _reduce_scatter(part, whole, group=group)
+
+
+def barrier(group: Group, device: torch.device) -> None:
+    """Wait for every rank of the group, and for this rank's device."""
+    if group is not None:
+        dist.all_reduce(torch.zeros(1, device=device), group=group)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,155 @@
+"""Flat buffers: all weights of a stage in one tensor, all gradients in another.
+
+    [ replicated over tp | own | tied matrix | padding ]
+    0                    R     T             U         P
+
+Parameters are views of the weights, their gradients views of the gradients, so one collective,
+one norm, one AdamW and one fill do the work of hundreds, without copies. Autograd adds into the
+views in place. Replicated parameters come first, because their gradients are summed over tp in
+one piece; the tied matrix comes last, because the last stage leaves its copy out of the norm.
+Every slot starts on a 64-byte boundary; P is a multiple of the data-parallel degree.
+
+16-bit weights accumulate their gradients in fp32, which `.grad` cannot hold: a hook adds each
+new gradient to the flat buffer and drops it.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from executor.model import TIED, Transformer
+from executor.tensor_parallel import Slice
+
+ALIGNMENT_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One parameter's place in the flat buffers.
+
+    name: in the whole model (the tied matrix has the embedding's). names: in this stage, two
+    for a tied matrix whose both ends are here. shape: of the rank's part of full_shape; part is
+    None for a parameter that is whole on every rank. start: in elements.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    full_shape: tuple[int, ...]
+    part: Slice | None
+    start: int = 0
+
+    @property
+    def stop(self) -> int:
+        """First element after the slot."""
+        return self.start + math.prod(self.shape)
+
+    def view(self, buffer: Tensor) -> Tensor:
+        """The slot in a flat buffer, in its shape."""
+        return buffer[self.start : self.stop].view(self.shape)
+
+    def cut(self, whole: Tensor) -> Tensor:
+        """The rank's part of the whole parameter."""
+        return whole if self.part is None else self.part.of(whole)
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Where the slots lie: R, T, U, P of the drawing above, in elements."""
+
+    slots: tuple[Slot, ...]
+    replicated_end: int
+    tied_start: int
+    used_end: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """The buffers of one stage on one rank, [P] each."""
+
+    plot: Plot
+    weights: Tensor
+    gradients: Tensor
+
+
+def find_slots(
+    model: Transformer, slices: dict[str, Slice], shapes: dict[str, tuple[int, ...]], tied: bool
+) -> list[Slot]:
+    """The parameters of a stage, each once, not yet placed. shapes: of the whole model."""
+    found: dict[str, Slot] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        whole = TIED[0] if tied and name == TIED[1] else name
+        if whole in found:
+            found[whole] = replace(found[whole], names=(*found[whole].names, name))
+        else:
+            shape = tuple(parameter.shape)
+            found[whole] = Slot(whole, (name,), shape, shapes[whole], slices.get(name))
+    return list(found.values())
+
+
+def place(slots: Iterable[Slot], tp: int, tied: bool, multiple: int, element_bytes: int) -> Plot:
+    """Lay the slots out as drawn above. multiple: P is one of it."""
+    groups: list[list[Slot]] = [[], [], []]
+    for slot in slots:
+        groups[_group(slot, tp, tied)].append(slot)
+    step = max(ALIGNMENT_BYTES // element_bytes, 1)
+    placed: list[Slot] = []
+    end, bounds = 0, []
+    for group in groups:
+        for slot in group:
+            placed.append(replace(slot, start=end))
+            end = -(-placed[-1].stop // step) * step
+        bounds.append(end)
+    replicated_end, tied_start, used_end = bounds
+    size = -(-end // multiple) * multiple
+    return Plot(tuple(placed), replicated_end, tied_start, used_end, size)
+
+
+def _group(slot: Slot, tp: int, tied: bool) -> int:
+    if tied and slot.name == TIED[0]:
+        return 2
+    return 0 if tp > 1 and slot.part is None else 1
+
+
+def flatten(
+    model: Transformer,
+    plot: Plot,
+    device: torch.device,
+    weight_dtype: torch.dtype,
+    gradient_dtype: torch.dtype,
+) -> Flat:
+    """Make the buffers and replace every parameter of the model by a view of them."""
+    weights = torch.zeros(plot.size, dtype=weight_dtype, device=device)
+    gradients = torch.zeros(plot.size, dtype=gradient_dtype, device=device)
+    for slot in plot.slots:
+        for name in slot.names:
+            parameter = nn.Parameter(slot.view(weights))
+            _accumulate_into(parameter, slot.view(gradients))
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, parameter)
+    return Flat(plot, weights, gradients)
+
+
+def _accumulate_into(parameter: nn.Parameter, gradient: Tensor) -> None:
+    if parameter.dtype == gradient.dtype:
+        parameter.grad = gradient
+    else:
+        parameter.register_post_accumulate_grad_hook(_add_to(gradient))
+
+
+def _add_to(gradient: Tensor) -> Callable[[Tensor], None]:
+    def hook(parameter: Tensor) -> None:
+        gradient.add_(parameter.grad)
+        parameter.grad = None
+
+    return hook
+
+
+def fill(flat: Flat, value: Callable[[str, tuple[int, ...]], Tensor]) -> None:
+    """Write the values of all slots; value(name, full_shape) gives a whole parameter."""
+    for slot in flat.plot.slots:
+        slot.view(flat.weights).copy_(slot.cut(value(slot.name, slot.full_shape)))

@@ -1,0 +1,121 @@
+"""Refusals: what this executor cannot run, each by name, before any process is started."""
+
+from collections.abc import Iterator
+
+from planner.spec.cluster import Backend
+from planner.spec.documents import InputError
+from planner.spec.plan import Plan
+from planner.spec.profile import Machine
+
+PROCESS_BYTES = 300 * 2**20
+"""Assumed: resident bytes of one Python process with torch, before the model."""
+
+
+def check(plan: Plan) -> None:
+    """Raise InputError unless the executor can run the plan somewhere."""
+    for problem in (*_axes(plan), *_choices(plan), *_model(plan), *_tensor_parallel(plan)):
+        raise InputError(f"the executor cannot run this plan: {problem}")
+
+
+def _axes(plan: Plan) -> Iterator[str]:
+    for axis in ("cp", "ep", "vpp"):
+        if (degree := getattr(plan.layout, axis)) > 1:
+            yield f"layout.{axis}={degree} is not implemented; plan with {axis}=1"
+    for index, stage in enumerate(plan.stages):
+        for axis in ("dp", "tp", "cp", "ep"):
+            if getattr(stage, axis) != getattr(plan.layout, axis):
+                yield (
+                    f"stages.{index}.{axis}={getattr(stage, axis)} differs from layout.{axis}="
+                    f"{getattr(plan.layout, axis)}; stages of unequal degrees are not implemented"
+                )
+
+
+def _choices(plan: Plan) -> Iterator[str]:
+    if plan.layout.zero > 1:
+        yield f"layout.zero={plan.layout.zero} is not implemented; plan with zero=0 or 1"
+    for index, stage in enumerate(plan.stages):
+        if any(choice.zero != plan.layout.zero for choice in stage.layers):
+            yield f"stages.{index}: layers with another zero than layout.zero; make them equal"
+        if any(choice.recompute == "selective" for choice in stage.layers):
+            yield (
+                f"stages.{index}: recompute=selective is not implemented; plan with none or full"
+            )
+
+
+def _model(plan: Plan) -> Iterator[str]:
+    model, work, runtime = plan.model, plan.workload, plan.runtime
+    if model.sliding_window is not None and model.sliding_window < work.seq_len:
+        yield (
+            f"model.sliding_window={model.sliding_window} is less than seq_len={work.seq_len}; "
+            f"only full causal attention is implemented"
+        )
+    if model.positions == "learned" and work.seq_len > model.max_positions:
+        yield f"seq_len={work.seq_len} exceeds model.max_positions={model.max_positions}"
+    if work.dtype == "fp8":
+        yield "workload.dtype=fp8 is not implemented; plan with bf16"
+    narrow = work.dtype in ("bf16", "fp16")
+    if narrow and not (runtime.master_weights and runtime.gradient_dtype == "fp32"):
+        yield (
+            f"runtime {runtime.name!r} keeps no fp32 master weights or gradients; "
+            f"16-bit training here needs both: plan with --runtime native"
+        )
+
+
+def _tensor_parallel(plan: Plan) -> Iterator[str]:
+    model, tp = plan.model, plan.layout.tp
+    sizes = {"heads": model.heads, "kv_heads": model.kv_heads, "ffn": model.ffn}
+    for key, value in (*sizes.items(), ("seq_len", plan.workload.seq_len)):
+        if value % tp:
+            yield f"tp={tp} does not divide {key}={value}"
+    if (tp - 1) * -(-model.vocab // tp) >= model.vocab:
+        yield f"vocab={model.vocab} leaves the last of tp={tp} ranks without a row"
+
+
+def choose_backend(plan: Plan, machine: Machine, choice: str) -> Backend:
+    """gloo or nccl. Raises InputError where the plan and the machine do not agree."""
+    has_gpus = machine.kind == "cuda"
+    if choice == "nccl" and not has_gpus:
+        raise InputError("--backend: nccl needs GPUs and this machine has none; use gloo")
+    if choice == "auto" and plan.cluster.backend == "nccl" and not has_gpus:
+        raise InputError(
+            f"this plan is for {plan.cluster.name} with nccl, this machine has no GPU; run it "
+            f"there, or run it here on the CPU with --backend gloo"
+        )
+    if choice == "gloo":
+        return "gloo"
+    return "nccl" if has_gpus else "gloo"
+
+
+def check_machine(plan: Plan, machine: Machine, backend: Backend, held_bytes: float) -> None:
+    """Raise InputError if the machine cannot hold the plan's ranks.
+
+    held_bytes: weights, gradients and optimiser states of all ranks together.
+    """
+    ranks = plan.layout.devices
+    if backend == "nccl":
+        _check_gpus(ranks, machine, held_bytes)
+        return
+    needed = held_bytes + ranks * PROCESS_BYTES
+    if needed > machine.memory_bytes:
+        raise InputError(
+            f"{ranks} ranks need at least {_gib(needed)} here (weights, gradients and optimiser "
+            f"{_gib(held_bytes)}, processes {_gib(ranks * PROCESS_BYTES)}), this machine has "
+            f"{_gib(machine.memory_bytes)}; run a smaller model or fewer ranks"
+        )
+
+
+def _check_gpus(ranks: int, machine: Machine, held_bytes: float) -> None:
+    if ranks > machine.accelerators:
+        raise InputError(
+            f"the plan needs {ranks} GPUs (one per rank), this machine has "
+            f"{machine.accelerators}; plan for {machine.accelerators}"
+        )
+    memory = machine.accelerator_memory_bytes or 0.0
+    if held_bytes / ranks > memory:
+        raise InputError(
+            f"a rank needs at least {_gib(held_bytes / ranks)}, a GPU here has {_gib(memory)}"
+        )
+
+
+def _gib(value: float) -> str:
+    return f"{value / 2**30:.1f} GiB"

@@ -1,0 +1,253 @@
+"""Tensor parallelism over t ranks with sequence parallelism (Shoeybi et al. 2019, Korthikanti
+et al. 2022), applied to the plain model from outside.
+
+Inside a block a rank has all n = b*s tokens and 1/t of the heads or columns; between blocks it
+has n/t tokens and all h columns:
+
+    y = scatter(act(gather(x) A_r) B_r),   A split by columns, B by rows
+
+    gather    forward: all-gather of tokens         backward: reduce-scatter of gradients
+    scatter   forward: reduce-scatter of sums       backward: all-gather of gradients
+
+Tokens are divided in flat order: rank r holds the rows r*n/t .. (r+1)*n/t of [b*s, h], carried
+with the shape [b, s/t, h]. Everything between blocks works row by row, so any division of the
+rows will do, and this one needs no copy for any b; only learned positions must know it.
+The gathered tensor is the linears' input and kept for the backward; it is not gathered again.
+
+Vocabulary: rank r holds the rows r*c .. min((r+1)*c, V) of embedding and head, c = ceil(V/t).
+    loss = log(sum_r sum_v exp(z_v - m)) - (z_target - m),    m = max over ranks and columns
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from executor import collectives
+from executor.collectives import Group
+from executor.model import TIED, Embedding, Head, Layer, Transformer, widened
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Which part of a full tensor a rank holds: indices start .. stop of one dim."""
+
+    dim: int
+    start: int
+    stop: int
+
+    def of(self, whole: Tensor) -> Tensor:
+        """The part, as a view."""
+        return whole.narrow(self.dim, self.start, self.stop - self.start)
+
+
+class Gather(torch.autograd.Function):  # type: ignore[misc]
+    """[b, s/t, h] -> [b, s, h] of all ranks' tokens; gradients are summed and scattered."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group, size: int) -> Tensor:
+        """All-gather."""
+        ctx.group, ctx.size = group, size
+        return _gathered(x, group, size)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Reduce-scatter."""
+        return _scattered(grad, ctx.group, ctx.size), None, None
+
+
+class Scatter(torch.autograd.Function):  # type: ignore[misc]
+    """Sum [b, s, h] over the ranks, keep [b, s/t, h]; gradients are gathered."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group, size: int) -> Tensor:
+        """Reduce-scatter."""
+        ctx.group, ctx.size = group, size
+        return _scattered(x, group, size)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """All-gather."""
+        return _gathered(grad, ctx.group, ctx.size), None, None
+
+
+def _gathered(x: Tensor, group: Group, size: int) -> Tensor:
+    batch, tokens, width = x.shape
+    whole = x.new_empty(batch, tokens * size, width)
+    collectives.all_gather(whole.view(-1, width), x.contiguous().view(-1, width), group)
+    return whole
+
+
+def _scattered(x: Tensor, group: Group, size: int) -> Tensor:
+    batch, tokens, width = x.shape
+    part = x.new_empty(batch, tokens // size, width)
+    collectives.reduce_scatter(part.view(-1, width), x.contiguous().view(-1, width), group)
+    return part
+
+
+class RowParallelLinear(nn.Module):  # type: ignore[misc]
+    """A linear split along its input: partial sums are reduced and scattered, then the bias."""
+
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, group: Group, size: int):
+        super().__init__()
+        self.weight, self.bias, self.group, self.size = weight, bias, group, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, s, k/t] -> [b, s/t, n]."""
+        y = Scatter.apply(functional.linear(x, self.weight), self.group, self.size)
+        return y if self.bias is None else y.add_(self.bias)
+
+
+class VocabularyParallelEmbedding(nn.Module):  # type: ignore[misc]
+    """Rows start .. of the token embedding; other ranks' tokens give zero and are summed in."""
+
+    def __init__(self, weight: nn.Parameter, start: int, group: Group, size: int):
+        super().__init__()
+        self.weight, self.start, self.group, self.size = weight, start, group, size
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[b, s] -> [b, s/t, h]."""
+        index, outside = _local(tokens, self.start, self.weight.shape[0])
+        x = functional.embedding(index, self.weight).masked_fill_(outside.unsqueeze(-1), 0.0)
+        return Scatter.apply(x, self.group, self.size)
+
+
+class DividedPositions(nn.Module):  # type: ignore[misc]
+    """Learned positions on the rank's share of the rows."""
+
+    def __init__(self, weight: nn.Parameter, rank: int, size: int):
+        super().__init__()
+        self.weight, self.rank, self.size = weight, rank, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, s/t, h] -> the same; row r of the flat order has position r mod s."""
+        rows = x.shape[0] * x.shape[1]
+        own = torch.arange(self.rank * rows, (self.rank + 1) * rows, device=x.device)
+        return x + functional.embedding(
+            own.remainder_(x.shape[1] * self.size).view(x.shape[:2]), self.weight
+        )
+
+
+class _CrossEntropy(torch.autograd.Function):  # type: ignore[misc]
+    """Mean cross entropy of logits whose columns are divided over the ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, start: int, group: Group) -> Tensor:
+        """Three all-reduces of one number per row. Keeps exp(z - m), [rows, vocab/t]."""
+        values = widened(logits)
+        maximum = values.amax(dim=-1)
+        collectives.all_reduce_max(maximum, group)
+        shifted = values - maximum.unsqueeze(-1)
+        index, outside = _local(targets, start, logits.shape[-1])
+        chosen = shifted.gather(1, index.unsqueeze(-1)).squeeze(-1).masked_fill_(outside, 0.0)
+        total = shifted.exp_().sum(dim=-1)
+        collectives.all_reduce(total, group)
+        collectives.all_reduce(chosen, group)
+        ctx.save_for_backward(shifted, total, index, outside)
+        ctx.dtype = logits.dtype
+        return total.log().sub_(chosen).mean()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        """(softmax - onehot) / rows, written over the kept exponentials."""
+        values, total, index, outside = ctx.saved_tensors
+        per_row = (grad / len(total)).to(values.dtype)
+        values.mul_((per_row / total).unsqueeze(-1))
+        own = torch.where(outside, 0.0, -per_row).unsqueeze(-1)
+        values.scatter_add_(1, index.unsqueeze(-1), own)
+        return values.to(ctx.dtype), None, None, None
+
+
+class ParallelCrossEntropy(nn.Module):  # type: ignore[misc]
+    """The head's loss on the rank's columns start .. of the logits."""
+
+    def __init__(self, start: int, group: Group):
+        super().__init__()
+        self.start, self.group = start, group
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """logits [rows, vocab/t], targets [rows] -> scalar, the same on every rank."""
+        return _CrossEntropy.apply(logits, targets, self.start, self.group)
+
+
+def _local(tokens: Tensor, start: int, count: int) -> tuple[Tensor, Tensor]:
+    """Tokens as indices of the rank's rows (0 where another rank has them), and where that is."""
+    index = tokens - start
+    outside = (index < 0) | (index >= count)
+    return index.masked_fill_(outside, 0), outside
+
+
+def divide(model: Transformer, rank: int, size: int, group: Group) -> dict[str, Slice]:
+    """Give a model (or a stage of one) on the meta device its tensor-parallel form.
+
+    rank: this rank's index among the `size` ranks of the group. Returns the slice of every
+    divided parameter by name; parameters not named are whole on every rank.
+    """
+    if size == 1:
+        return {}
+    slices = _slices(model, rank, size)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, part in slices.items():
+        owner, _, attribute = name.rpartition(".")
+        narrowed = nn.Parameter(part.of(parameters[name].detach()).clone())
+        setattr(model.get_submodule(owner), attribute, narrowed)
+    if model.embedding is not None:
+        _divide_embedding(model.embedding, slices[TIED[0]].start, rank, size, group)
+    for layer in model.layers.values():
+        _divide_layer(layer, group, size)
+    if model.head is not None:
+        _divide_head(model.head, slices[TIED[1]].start, group, size)
+    return slices
+
+
+def _divide_embedding(embedding: Embedding, start: int, rank: int, size: int, group: Group) -> None:
+    weight = embedding.tokens.weight
+    embedding.tokens = VocabularyParallelEmbedding(weight, start, group, size)
+    if embedding.positions is not None:
+        embedding.positions = DividedPositions(embedding.positions.weight, rank, size)
+
+
+def _divide_layer(layer: Layer, group: Group, size: int) -> None:
+    layer.attention.register_forward_pre_hook(_gather_first(group, size))
+    layer.mlp.register_forward_pre_hook(_gather_first(group, size))
+    for block, name in ((layer.attention, "o"), (layer.mlp, "down")):
+        linear = getattr(block, name)
+        setattr(block, name, RowParallelLinear(linear.weight, linear.bias, group, size))
+
+
+def _divide_head(head: Head, start: int, group: Group, size: int) -> None:
+    head.projection.register_forward_pre_hook(_gather_first(group, size))
+    head.loss = ParallelCrossEntropy(start, group)
+
+
+def _gather_first(group: Group, size: int) -> Any:
+    def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (Gather.apply(inputs[0], group, size), *inputs[1:])
+
+    return hook
+
+
+def _slices(model: Transformer, rank: int, size: int) -> dict[str, Slice]:
+    parameters = model.named_parameters(remove_duplicate=False)
+    return {
+        name: _slice(parameter.shape[dim], dim, rank, size)
+        for name, parameter in parameters
+        for dim in _divided_dim(name)
+    }
+
+
+def _divided_dim(name: str) -> Iterator[int]:
+    """Dim 0 of column-parallel weights and biases and of the vocabulary, dim 1 of row-parallel."""
+    *_, module, attribute = name.split(".")
+    if module in ("q", "k", "v", "gate", "up") or name in TIED:
+        yield 0
+    elif module in ("o", "down") and attribute == "weight":
+        yield 1
+
+
+def _slice(extent: int, dim: int, rank: int, size: int) -> Slice:
+    each = -(-extent // size)
+    return Slice(dim, min(rank * each, extent), min((rank + 1) * each, extent))

@@ -1,0 +1,35 @@
+"""Whole parameters from the parts that ranks hold: for checks, and for saving a model."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from executor.flat import Flat, Slot
+
+Part = tuple[Slot, Tensor]
+
+
+def parts(flat: Flat) -> list[Part]:
+    """Copies of this rank's parts of the parameters, on the CPU."""
+    return [(slot, slot.view(flat.weights).detach().cpu().clone()) for slot in flat.plot.slots]
+
+
+def whole(found: Iterable[Part]) -> dict[str, Tensor]:
+    """Join the parts of all ranks to whole parameters by name.
+
+    Raises ValueError if a parameter has gaps, or if ranks disagree about a shared part (by more
+    than rounding: copies of a tied matrix are summed in different orders).
+    """
+    joined: dict[str, Tensor] = {}
+    for slot, value in found:
+        if slot.name not in joined:
+            joined[slot.name] = torch.full(slot.full_shape, torch.nan, dtype=value.dtype)
+        place = slot.cut(joined[slot.name])
+        if place.isnan().any():
+            place.copy_(value)
+        elif not torch.allclose(place, value, rtol=1e-9, atol=1e-12):
+            raise ValueError(f"ranks hold different values of {slot.name}")
+    if gaps := [name for name, value in joined.items() if value.isnan().any()]:
+        raise ValueError(f"no rank holds all of {', '.join(gaps)}")
+    return joined

@@ -1,0 +1,136 @@
+"""Every plan trains the same model: loss, gradient norm and weights as in one process, in fp64.
+
+Weights are compared relative to their tensor's largest entry: AdamW divides by the root of the
+second moment, so an entry whose gradient is all rounding noise moves by a visible share of
+lr * noise / eps; measured against the tensor's scale that stays below 1e-12.
+"""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from executor import data
+from executor.apply import apply
+from executor.mesh import close_mesh, make_mesh
+from executor.recorder import Recorder, make_clock
+from executor.runner import Runner
+from executor.whole import Part, parts, whole
+from planner.spec.plan import Plan
+from tests.executor.plans import GLOBAL_BATCH, LEARNING_RATE, SEED, STEPS, make_plan, reference
+from tests.executor.pool import RANKS, TIMEOUT, Pool
+
+TOLERANCE = 1e-12
+SPLITS: dict[int, tuple[tuple[int, ...] | None, ...]] = {
+    1: (None,),
+    2: ((2, 2), (1, 3), (0, 4)),
+    3: ((1, 2, 1), (1, 3, 0), (2, 0, 2)),
+    4: ((1, 1, 1, 1), (0, 2, 1, 1), (3, 0, 1, 0)),
+}
+"""Even, uneven, and with a stage that holds no layer."""
+
+FEWEST_MICROBATCHES = {1: 2, 2: 3, 3: 4, 4: 6}
+"""By pp: more than stages, so that 1F1B reaches its steady state."""
+
+MESHES = [
+    (dp, tp, pp)
+    for dp, tp, pp in itertools.product((1, 2, 3, 4, 8), (1, 2, 4), (1, 2, 3, 4))
+    if dp * tp * pp <= RANKS
+]
+
+
+def layouts() -> list[dict[str, Any]]:
+    """All combinations that fit."""
+    found: list[dict[str, Any]] = []
+    for dp, tp, pp in MESHES:
+        micro_batch = micro_batch_of(GLOBAL_BATCH // dp, FEWEST_MICROBATCHES[pp])
+        mesh = {"dp": dp, "tp": tp, "pp": pp, "micro_batch": micro_batch}
+        zeros = (0, 1) if dp > 1 else (0,)
+        schedules = ("gpipe", "1f1b") if pp > 1 else ("1f1b",)
+        for zero, schedule, recompute, counts in itertools.product(
+            zeros, schedules, ("none", "full"), SPLITS[pp]
+        ):
+            choices = {"zero": zero, "schedule": schedule, "recompute": recompute}
+            found.append(mesh | choices | {"counts": counts})
+    return found
+
+
+def micro_batch_of(sequences: int, fewest: int) -> int:
+    """The largest micro_batch that leaves at least so many microbatches."""
+    return next((n for n in range(sequences // fewest, 0, -1) if sequences % n == 0), 1)
+
+
+def cases(every: bool) -> list[Any]:
+    """Both models with all layouts; or, for every mesh and ZeRO stage, each model with one
+    layout, chosen in turn so that all schedules, splits and recomputes meet many meshes."""
+    found = []
+    for offset, name in ((0, "gpt2"), (7, "llama")):
+        groups: dict[Any, list[dict[str, Any]]] = {}
+        for layout in layouts():
+            groups.setdefault(tuple(layout.values())[:5], []).append(layout)
+        for index, group in enumerate(groups.values()):
+            chosen = group if every else [group[(offset + index) % len(group)]]
+            found += [pytest.param(name, each, id=f"{name}-{name_of(each)}") for each in chosen]
+    return found
+
+
+def name_of(layout: dict[str, Any]) -> str:
+    return "-".join(str(value).replace(" ", "") for value in layout.values())
+
+
+def train(rank: int, plan: Plan) -> tuple[list[float], list[float], list[Part], bool] | None:
+    """Three steps on one rank of the pool."""
+    mesh = make_mesh(plan.layout, rank, "gloo", TIMEOUT)
+    if mesh is None:
+        return None
+    cpu = torch.device("cpu")
+    share = apply(plan, mesh, cpu, SEED, LEARNING_RATE)
+    runner = Runner(plan, mesh, share, cpu)
+    losses, norms = [], []
+    for step in range(STEPS):
+        batch = data.microbatches(plan, mesh.coordinate("dp"), SEED, step, cpu)
+        loss, norm = runner.step(batch, Recorder(make_clock(cpu), lambda doing: None))
+        losses.append(loss.item())
+        norms.append(norm.item())
+    close_mesh(mesh)
+    return losses, norms, parts(share.flat), mesh.coordinate("tp") == 0
+
+
+def check(pool: Pool, name: str, plan: Plan) -> None:
+    results = [result for result in pool.run(train, plan) if result is not None]
+    assert len(results) == plan.layout.devices
+    losses, norms, weights = reference(name)
+    for step in range(STEPS):
+        loss = sum(result[0][step] for result in results if result[3])
+        assert loss == pytest.approx(losses[step], rel=TOLERANCE)
+        for result in results:
+            assert result[1][step] == pytest.approx(norms[step], rel=TOLERANCE)
+    found = whole(part for result in results for part in result[2])
+    assert found.keys() == weights.keys()
+    for key, value in weights.items():
+        assert (found[key] - value).abs().max() <= TOLERANCE * value.abs().max(), key
+
+
+@pytest.mark.parametrize(("name", "layout"), cases(every=False))
+def test_plan_equals_single_process(pool: Pool, name: str, layout: dict[str, Any]) -> None:
+    check(pool, name, make_plan(name, **layout))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "layout"), cases(every=True))
+def test_every_combination(pool: Pool, name: str, layout: dict[str, Any]) -> None:
+    check(pool, name, make_plan(name, **layout))
+
+
+@pytest.mark.parametrize("layout", [{"dp": 2, "zero": 1}, {"tp": 2, "pp": 2}], ids=name_of)
+def test_bf16_stays_near_fp64(pool: Pool, layout: dict[str, Any]) -> None:
+    """Weights in bf16, gradients and master weights in fp32; 8 bits of mantissa are 4e-3."""
+    plan = make_plan("gpt2", dtype="bf16", micro_batch=4, **layout)
+    results = [result for result in pool.run(train, plan) if result is not None]
+    losses, norms, _ = reference("gpt2")
+    assert all(value.dtype == torch.bfloat16 for result in results for _, value in result[2])
+    for step in range(STEPS):
+        loss = sum(result[0][step] for result in results if result[3])
+        assert loss == pytest.approx(losses[step], rel=1e-3)
+        assert results[0][1][step] == pytest.approx(norms[step], rel=2e-2)

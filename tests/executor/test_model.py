@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from executor.model import Rotary, meta_model
+from planner.spec.model import ModelSpec
+from tests.examples import gpt2_like, llama_like
+from tests.executor.plans import SEQ_LEN, SPECS, plain_model
+
+
+def parameters(spec: ModelSpec) -> int:
+    """The count of a paper: every matrix and vector by hand."""
+    h, wide, kv, f = spec.hidden, spec.query_width, spec.kv_width, spec.ffn
+    attention = h * (wide + 2 * kv) + wide * h
+    attention += (wide + 2 * kv) * spec.attention_bias + h * spec.output_bias
+    mlp = (3 if spec.gated else 2) * h * f
+    mlp += ((2 if spec.gated else 1) * f + h) * spec.mlp_bias
+    norm = h * (2 if spec.norm == "layernorm" else 1)
+    ends = spec.vocab * h * (1 if spec.tied_embeddings else 2)
+    ends += spec.max_positions * h * (spec.positions == "learned")
+    return spec.layers * (attention + mlp + 2 * norm) + norm + ends
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *SPECS.values(),
+        gpt2_like(tied_embeddings=False, attention_bias=False),
+        llama_like(gated=False, mlp_bias=True, output_bias=True, activation="relu"),
+        llama_like(norm="layernorm", positions="learned", tied_embeddings=True, kv_heads=1),
+    ],
+)
+def test_parameters_on_the_meta_device(spec: ModelSpec) -> None:
+    model = meta_model(spec, SEQ_LEN)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters(spec)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_later_tokens_do_not_change_earlier_logits(name: str) -> None:
+    model, spec = plain_model(SPECS[name]), SPECS[name]
+    tokens = torch.arange(SEQ_LEN)[None] % spec.vocab
+    changed = tokens.clone()
+    changed[0, 10:] = 3
+    before, after = model(tokens), model(changed)
+    assert torch.allclose(before[:, :10], after[:, :10], rtol=1e-12)
+    assert not torch.allclose(before[:, 10:], after[:, 10:], rtol=1e-3)
+
+
+def test_rotated_products_depend_on_distance_only() -> None:
+    rotary = Rotary(llama_like(head_dim=8, heads=4, kv_heads=4), SEQ_LEN).double()
+    rotary.fill()
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 8, generator=generator, dtype=torch.float64)
+    rows = torch.ones(1, SEQ_LEN, 1, 1, dtype=torch.float64)
+    products = rotary(rows * q)[0, :, 0] @ rotary(rows * k)[0, :, 0].T
+    assert torch.allclose(products[1:, 1:], products[:-1, :-1])
+    assert not torch.allclose(products[0], products[1])
+
+
+def test_grouped_queries_share_their_keys() -> None:
+    """A model of one key head per group equals a full model whose key heads are repeated."""
+    grouped, full = llama_like(kv_heads=4), llama_like(kv_heads=8)
+    few, many = plain_model(grouped), plain_model(full)
+    weights = few.state_dict()
+    for name, value in weights.items():
+        if name.endswith((".k.weight", ".v.weight")):
+            heads = value.view(4, 4, -1).repeat_interleave(2, dim=0)
+            weights[name] = heads.reshape(32, -1)
+    many.load_state_dict(weights)
+    tokens = torch.arange(SEQ_LEN)[None]
+    assert torch.allclose(few(tokens), many(tokens), rtol=1e-10)
+
+
+def test_loss_of_16_bit_logits_is_fp32() -> None:
+    model = plain_model(SPECS["llama"]).bfloat16()
+    tokens = torch.arange(SEQ_LEN)[None]
+    assert model(tokens, tokens).dtype == torch.float32
