@@ -132,7 +132,7 @@ class Blocks:
             again_tp=self._exchange(resent, "forward", stride, tp, groups) if layer else 0.0,
             saved_bytes=sum(op.saved_bytes for op in operators),
             checkpoint_bytes=view.outer_rows * self.model.hidden * view.element_bytes,
-            widest_bytes=max(_widest(op) for op in operators) * view.element_bytes,
+            widest_bytes=max(_widest_bytes(op, view.element_bytes) for op in operators),
             weight_gradient_bytes=max(op.parameters for op in operators) * view.element_bytes,
             parameters=sum(op.parameters for op in operators),
             replicated_parameters=sum(op.parameters for op in operators if op.replicated),
@@ -185,15 +185,15 @@ class Blocks:
         return seconds * self.alone(busy)
 
 
-def _widest(operator: Operator) -> int:
-    """Elements of the largest activation gradient that an operator's backward makes."""
+def _widest_bytes(operator: Operator, size: int) -> int:
+    """Bytes of the largest activation gradient that an operator's backward makes; the loss
+    computes in fp32 at least."""
     dims = dict(operator.dims)
     if operator.kind == "linear":
-        return dims["m"] * max(dims["k"], dims["n"])
+        return dims["m"] * max(dims["k"], dims["n"]) * size
     if operator.kind == "attention":
-        return (
-            dims["batch"] * dims["seq"] * dims["head_dim"] * (dims["heads"] + 2 * dims["kv_heads"])
-        )
+        widths = (dims["heads"] + 2 * dims["kv_heads"]) * dims["head_dim"]
+        return dims["batch"] * dims["seq"] * widths * size
     if operator.kind in ("cross_entropy", "parallel_cross_entropy"):
-        return dims["rows"] * dims["vocab"]
-    return dims["rows"] * dims.get("width", 1)
+        return dims["rows"] * dims["vocab"] * max(size, transformer.LOSS_BYTES)
+    return dims["rows"] * dims.get("width", 1) * size

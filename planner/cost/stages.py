@@ -12,9 +12,9 @@ its gradients,
            + all_reduce over {first, last} of tied embeddings (pp > 1)
            + ZeRO 0: all_reduce over dp; ZeRO >= 1: reduce_scatter over dp
 
-and updates its parameters (norm, AdamW on the own share, zeroing; ZeRO >= 1 gathers the new
-weights). With overlap (runtime.overlaps_dp) the reduction hides behind the last backward
-except for one layer's bucket: exposed = max(reduce / layers, reduce - last backward).
+and updates its parameters (norm with one number summed over all ranks, AdamW on the own share,
+zeroing; ZeRO >= 1 gathers the new weights). With overlap (runtime.overlaps_dp) the reduction
+hides behind the last backward except for one layer's bucket: exposed = max(reduce / layers, reduce - last backward).
 """
 
 from dataclasses import dataclass
@@ -29,6 +29,9 @@ from planner.spec.layout import Layout
 from planner.spec.profile import CollectiveOp
 from planner.spec.runtime import Axis
 from planner.spec.workload import DTYPE_BYTES
+
+NORM_BYTES = 8
+"""One fp64 number."""
 
 ADAMW_BYTES = 28
 """fp32 AdamW reads gradient, weight and two moments and writes three of them: 7 * 4 bytes."""
@@ -197,8 +200,17 @@ def _optimizer(blocks: Blocks, candidates: Candidates, parameters: Floats) -> Fl
     seconds += _elementwise(blocks, "zero_gradient", parameters, grad)
     weights = parameters * DTYPE_BYTES[blocks.workload.dtype]
     gather = _exchange(blocks, candidates, "all_gather", "dp", weights)
+    seconds += _norm_exchange(blocks, candidates)[:, None]
     result: Floats = seconds + np.where(candidates.zero[:, None] > 0, gather, 0.0)
     return result
+
+
+def _norm_exchange(blocks: Blocks, candidates: Candidates) -> Floats:
+    """One number summed over all ranks ends the gradient norm, shape [N]."""
+    seconds = np.zeros(len(candidates))
+    for layout, rows in _meshes(candidates):
+        seconds[rows] = blocks.collective("all_reduce", layout.devices, 1, 1, NORM_BYTES)
+    return seconds
 
 
 def _elementwise(blocks: Blocks, kind: str, elements: Floats, bytes_each: int) -> Floats:

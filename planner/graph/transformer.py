@@ -183,10 +183,11 @@ def _linear(
     column: bool = True,
 ) -> Operator:
     size, flops = view.element_bytes, 2 * m * k * n
+    apart = view.tp > 1 and not column  # added once, after the partial sums are reduced
     return Operator(
         name=name,
         kind="linear",
-        dims=_dims(m=m, k=k, n=n, bias=int(bias)),
+        dims=_dims(m=m, k=k, n=n, bias=int(bias and not apart)),
         forward_flops=flops,
         input_gradient_flops=flops,
         weight_gradient_flops=flops,
@@ -201,7 +202,8 @@ def _linear(
 def _norm(model: ModelSpec, view: RankView, name: str) -> Operator:
     rows, h, size = view.outer_rows, model.hidden, view.element_bytes
     vectors = 2 if model.norm == "layernorm" else 1
-    kept = 1 if view.fused_norms or model.norm == "layernorm" else 2
+    fused = view.fused_norms or model.norm == "layernorm"
+    kept = size if fused else 2 * max(size, LOSS_BYTES)
     return Operator(
         name=name,
         kind=model.norm,
@@ -210,7 +212,7 @@ def _norm(model: ModelSpec, view: RankView, name: str) -> Operator:
         backward_bytes=3 * rows * h * size,
         parameters=vectors * h,
         replicated=True,
-        saved_bytes=kept * rows * h * size + vectors * rows * LOSS_BYTES,
+        saved_bytes=kept * rows * h + vectors * rows * LOSS_BYTES,
         splits=_splits(rows="tp"),
     )
 

@@ -17,7 +17,7 @@ class RankView:
     """Sizes of a microbatch on one rank. RankView(b, s) is the unsharded model.
 
     flash: attention never stores its scores. fused_norms: one kernel per norm; where an RMS norm
-    is made of elementary operators (torch on CPUs), it also keeps its normalised input.
+    is made of elementary operators (torch on CPUs), it keeps input and normalised input in fp32.
     """
 
     batch: int
