@@ -14,7 +14,9 @@ its gradients,
 
 and updates its parameters (norm with one number summed over all ranks, AdamW on the own share,
 zeroing; ZeRO >= 1 gathers the new weights). With overlap (runtime.overlaps_dp) the reduction
-hides behind the last backward except for one layer's bucket: exposed = max(reduce / layers, reduce - last backward).
+hides behind the last backward except for one layer's bucket:
+
+    exposed = max(reduce / layers, reduce - last backward)
 """
 
 from dataclasses import dataclass
