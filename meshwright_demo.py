@@ -40,7 +40,9 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     output: Path = typer.Option("runs/demo", "-o", "--output", help="Folder for the results."),
-    ranks: int = typer.Option(0, "--ranks", help="Ranks to run on (default: the devices, >= 2)."),
+    ranks: int = typer.Option(
+        0, "--ranks", min=0, help="Ranks to run on (default: the devices, >= 2)."
+    ),
     plans: int = typer.Option(6, "--plans", min=1, help="How many plans to run."),
     steps: int = typer.Option(12, "--steps", min=1, help="Timed steps of each plan."),
     budget: str = typer.Option("75s", "--budget", help="Time for the profile."),

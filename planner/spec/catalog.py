@@ -152,5 +152,5 @@ def _unknown(noun: str, text: str, names: tuple[str, ...], other: str) -> InputE
     close = difflib.get_close_matches(text.lower(), names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return InputError(
-        f"no {noun} is called {text!r}; {hint}Write one of {', '.join(names)}, or {other}"
+        f"no {noun} is called {text!r}; {hint}write one of {', '.join(names)}, or {other}"
     )

@@ -75,8 +75,8 @@ class Document(Frozen):
             return data
         if data["schema"] != cls.SCHEMA:
             raise ValueError(
-                f"schema is {data['schema']!r}, this version reads {cls.SCHEMA!r}; "
-                f"make the document again with this version of meshwright"
+                f"schema is {data['schema']!r}, a {cls.SCHEMA!r} document is needed here; give "
+                f"one, or make it again if another version of meshwright wrote it"
             )
         return {key: value for key, value in data.items() if key != "schema"}
 

@@ -306,7 +306,7 @@ def test_numbers_are_finite(value):
 
 def test_another_schema_is_refused_and_named():
     message = refused(Workload, schema="plan/9", **WORKLOAD)
-    assert "schema is 'plan/9', this version reads 'workload/1'" in message
+    assert "schema is 'plan/9', a 'workload/1' document is needed here" in message
 
 
 def test_documents_carry_their_schema_also_inside_others():
