@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from planner.spec.version import VERSION
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from planner.spec.plan import Plan
     from planner.spec.timeline import Timeline
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Plans", "estimate", "main", "plan", "run", "simulate"]
 
 EXIT_CODES = {"InputError": 2, "NoPlanError": 3, "RunError": 1}
@@ -101,7 +103,7 @@ def estimate(
     from planner.search import question
 
     blocks = question.ask(model, cluster, seq_len, global_batch, dtype, runtime, profile)
-    return question.plan_of_layout(blocks, layout, __version__)
+    return question.plan_of_layout(blocks, layout)
 
 
 def simulate(planned: "Plan") -> "Timeline":

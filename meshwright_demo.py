@@ -84,7 +84,7 @@ def _demo(
     )
     documents.save(_run(alone, steps, 0), folder / "reference.json")
     for index, plan in enumerate(several, start=1):
-        say("run", f"plan {index} of {len(several)}: {planning.plan_text(plan)}")
+        say("run", f"plan {index} of {len(several)}: {plan.title}")
         _write(folder, index, plan, _run(plan, steps, WARMUP))
     say("report", "comparing, drawing, writing")
     return _report(folder, len(several))
@@ -139,9 +139,9 @@ def _ask(task: Task, cluster: str, profile: "Profile") -> "Blocks":
 
 def _several(blocks: "Blocks", tables: Any, best: "Plan", count: int) -> "tuple[Plan, ...]":
     """The best plan, then unlike ones; each once."""
-    from planner.search import planning, variety
+    from planner.search import variety
 
-    others = variety.unlike(blocks, tables, count, planning.VERSION)
+    others = variety.unlike(blocks, tables, count)
     key = (best.layout, best.layer_counts)
     rest = [plan for plan in others if (plan.layout, plan.layer_counts) != key]
     return (best, *rest[: count - 1])

@@ -69,12 +69,12 @@ def estimate(
     output_format: str = FORMAT,
 ) -> None:
     """Predict step time and memory of one layout."""
-    from planner.search import answer, planning, question
+    from planner.search import answer, question
     from planner.spec import documents, printing
 
     printing.check_format(output_format)
     blocks = question.ask(model, cluster, seq_len, global_batch, dtype, runtime, profile)
-    found = question.plan_of_layout(blocks, layout, planning.VERSION)
+    found = question.plan_of_layout(blocks, layout)
     assert found.predicted is not None
     if output is not None:
         documents.save(found, output)

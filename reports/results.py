@@ -9,7 +9,6 @@ The reference is the same model trained on one rank: a division must not change 
 from dataclasses import dataclass
 from statistics import median
 
-from planner.search.reasons import plan_text
 from planner.spec.measured import Measured
 from planner.spec.plan import Plan
 from planner.spec.profile import Machine
@@ -31,7 +30,7 @@ class PlanResult:
     @property
     def name(self) -> str:
         """The layout, and the layers of each stage where they are uneven."""
-        return plan_text(self.plan)
+        return self.plan.title
 
     @property
     def predicted_seconds(self) -> float:

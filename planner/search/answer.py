@@ -3,7 +3,6 @@
 from typing import Any
 
 from planner.search.ranking import Ranking
-from planner.search.reasons import plan_text
 from planner.spec.plan import Plan
 from planner.spec.units import format_bytes, format_seconds
 
@@ -60,7 +59,7 @@ def _row(plan: Plan) -> dict[str, Any]:
     assert plan.predicted is not None
     promised = plan.predicted
     return {
-        "plan": plan_text(plan),
+        "plan": plan.title,
         "step": format_seconds(promised.step_seconds),
         "tokens/s/device": f"{promised.tokens_per_second_per_device:,.0f}",
         "MFU": "" if promised.mfu is None else f"{promised.mfu:.1%}",

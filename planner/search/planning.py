@@ -7,8 +7,6 @@ from planner.simulator.prediction import predict
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
 
-VERSION = "0.1.0"
-
 
 def choose(
     blocks: Blocks, objective: str = "time", top_k: int = 5
@@ -17,7 +15,7 @@ def choose(
 
     Raises InputError for an unknown objective, NoPlanError when nothing fits.
     """
-    ranked = ranking.rank(blocks, _objective(objective), top_k, version=VERSION)
+    ranked = ranking.rank(blocks, _objective(objective), top_k)
     best = ranked.plans[0]
     best = best.replace(why=reasons.why(blocks, ranked.tables, best))
     return ranked, (best, *ranked.plans[1:top_k])
@@ -37,11 +35,6 @@ def explain(plan: Plan) -> Plan:
     plan = plan.replace(predicted=predict(blocks, plan))
     tables = tuple(ranking.tables_of(blocks, "time"))
     return plan.replace(why=reasons.why(blocks, tables, plan))
-
-
-def plan_text(plan: Plan) -> str:
-    """A plan in one line: its degrees, and its stages where they are uneven."""
-    return reasons.plan_text(plan)
 
 
 def headline(blocks: Blocks, ranked: Ranking) -> str:

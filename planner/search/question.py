@@ -11,6 +11,7 @@ from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 from planner.spec.profile import Profile
 from planner.spec.runtime import Runtime
+from planner.spec.version import VERSION
 from planner.spec.workload import Workload
 
 
@@ -82,7 +83,7 @@ def _check_profile(cluster: ClusterSpec, profile: Profile | None) -> None:
     )
 
 
-def plan_of_layout(blocks: Blocks, text: str, version: str = "") -> Plan:
+def plan_of_layout(blocks: Blocks, text: str) -> Plan:
     """The plan that a `--layout` describes, predicted. Raises InputError when it is not legal."""
     layout, counts = Layout.parse(text)
     layout = layout.replace(axis_order=blocks.runtime.axis_order)
@@ -96,7 +97,7 @@ def plan_of_layout(blocks: Blocks, text: str, version: str = "") -> Plan:
         profile=blocks.profile,
         layout=layout,
         stages=make_stages(layout, counts),
-        version=version,
+        version=VERSION,
     )
     return plan.replace(predicted=predict(blocks, plan))
 

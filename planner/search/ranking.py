@@ -30,6 +30,7 @@ from planner.spec.documents import InputError
 from planner.spec.layout import make_stages
 from planner.spec.plan import Plan
 from planner.spec.units import format_bytes
+from planner.spec.version import VERSION
 
 Objective = Literal["time", "cost"]
 CHUNK = 20_000
@@ -80,7 +81,6 @@ def rank(
     objective: Objective = "time",
     top_k: int = 5,
     action_budget: int = 600_000,
-    version: str = "",
 ) -> Ranking:
     """Search the legal space. Raises NoPlanError, and InputError for an unknown price."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -96,7 +96,7 @@ def rank(
     queue = _queue(blocks, tables, scale)
     if not queue:
         raise NoPlanError(_nothing_fits(blocks, tables))
-    plans, bound = _replayed(blocks, tables, queue, scale, top_k, action_budget, version)
+    plans, bound = _replayed(blocks, tables, queue, scale, top_k, action_budget)
     best = _value(plans[0], scale)
     known = blocks.cluster.shared_cores is None
     capacity = blocks.cluster.memory_bytes
@@ -170,7 +170,6 @@ def _replayed(
     scale: float | None,
     top_k: int,
     action_budget: int,
-    version: str,
 ) -> tuple[list[Plan], float]:
     """Replayed plans, best first, and the smallest bound of the rows left out."""
     plans: list[Plan] = []
@@ -178,7 +177,7 @@ def _replayed(
     for bound, table, row in queue:
         if len(plans) >= top_k and (bound >= best or spent > action_budget):
             break
-        plan = plan_of_row(blocks, tables[table], row, version)
+        plan = plan_of_row(blocks, tables[table], row)
         plans.append(plan)
         best = min(best, _value(plan, scale))
         spent += 4 * plan.microbatches * plan.layout.pp
@@ -194,7 +193,7 @@ def _value(plan: Plan, scale: float | None) -> float:
     return seconds if scale is None else seconds * scale * plan.layout.devices
 
 
-def plan_of_row(blocks: Blocks, table: Table, row: int, version: str) -> Plan:
+def plan_of_row(blocks: Blocks, table: Table, row: int) -> Plan:
     """One row of a table as a Plan, predicted by replay."""
     one = table.candidates.take(np.array([row]))
     layout = one.layout(0)
@@ -207,7 +206,7 @@ def plan_of_row(blocks: Blocks, table: Table, row: int, version: str) -> Plan:
         layout=layout,
         stages=make_stages(layout, one.layer_counts(0)),
         predicted=predict_row(blocks, one, estimate(blocks, one), 0),
-        version=version,
+        version=VERSION,
     )
 
 

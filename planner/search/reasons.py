@@ -13,7 +13,7 @@ from planner.cost.blocks import Blocks
 from planner.cost.estimate import estimate
 from planner.search.ranking import Table
 from planner.simulator.replay import replay
-from planner.spec.layout import even_counts
+from planner.spec.layout import title
 from planner.spec.plan import Plan, Prediction
 from planner.spec.units import format_bytes, format_seconds
 
@@ -100,7 +100,7 @@ def _rival(table: Table, best: Plan, choice: str) -> Neighbour | None:
     pool = rows[fits] if fits.any() else rows
     by = table.step_seconds if fits.any() else table.peak_bytes
     row = int(pool[np.argmin(by[pool])])
-    text = _text(str(table.candidates.layout(row)), table.candidates.layer_counts(row))
+    text = title(table.candidates.layout(row), table.candidates.layer_counts(row))
     seconds, peak = float(table.step_seconds[row]), float(table.peak_bytes[row])
     return Neighbour(choice, text, row, seconds, peak, bool(fits.any()))
 
@@ -123,14 +123,3 @@ def _differs(table: Table, best: Plan, choice: str) -> np.ndarray:
     others = [value for name, value in same.items() if name != choice]
     result: np.ndarray = mesh & ~same[choice] & np.all(others, axis=0)
     return result
-
-
-def _text(layout: str, counts: tuple[int, ...]) -> str:
-    if len(counts) == 1 or counts == even_counts(sum(counts), len(counts)):
-        return layout
-    return f"{layout} stages={','.join(map(str, counts))}"
-
-
-def plan_text(plan: Plan) -> str:
-    """A plan in one line: its degrees, and its stages where they are uneven."""
-    return _text(str(plan.layout), plan.layer_counts)

@@ -9,7 +9,6 @@ from typing import Any
 
 from planner.cost.blocks import Blocks
 from planner.search.ranking import NoPlanError, rank
-from planner.search.reasons import plan_text
 from planner.spec.cluster import ClusterSpec
 from planner.spec.documents import InputError
 
@@ -75,5 +74,5 @@ def _row(asked: Blocks, devices: int) -> dict[str, Any]:
         "tokens_per_second": tokens / promised.step_seconds,
         "mfu": promised.mfu,
         "usd_per_million_tokens": None if price is None else price / tokens * 1e6,
-        "plan": plan_text(best),
+        "plan": best.title,
     }

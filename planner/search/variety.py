@@ -15,7 +15,7 @@ from planner.spec.plan import Plan
 Key = tuple[object, ...]
 
 
-def unlike(blocks: Blocks, tables: tuple[Table, ...], count: int, version: str) -> tuple[Plan, ...]:
+def unlike(blocks: Blocks, tables: tuple[Table, ...], count: int) -> tuple[Plan, ...]:
     """Up to `count` plans that fit, predicted by replay, the fastest mesh first."""
     found: dict[Key, tuple[float, int, int]] = {}
     for index, table in enumerate(tables):
@@ -27,7 +27,7 @@ def unlike(blocks: Blocks, tables: tuple[Table, ...], count: int, version: str) 
     meshes = sorted(entry for key, entry in found.items() if key[0] == "mesh")
     variants = sorted(entry for key, entry in found.items() if key[0] == "variant")
     chosen = list(dict.fromkeys((table, row) for _, table, row in [*meshes, *variants]))
-    return tuple(plan_of_row(blocks, tables[t], row, version) for t, row in chosen[:count])
+    return tuple(plan_of_row(blocks, tables[t], row) for t, row in chosen[:count])
 
 
 def _mesh(table: Table, row: int) -> Key:

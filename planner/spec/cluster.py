@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
@@ -64,6 +64,18 @@ class Tier(Frozen):
     latency_seconds: float = pydantic.Field(ge=0)
 
 
+def _check_slowdown(value: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+    ranks = [busy for busy, _ in value]
+    factors = [factor for _, factor in value]
+    if value[:1] != ((1, 1.0),) or ranks != sorted(set(ranks)) or factors != sorted(factors):
+        raise ValueError("slowdown must start with (1, 1.0) and grow in ranks and factors")
+    return value
+
+
+Slowdown = Annotated[tuple[tuple[int, float], ...], pydantic.AfterValidator(_check_slowdown)]
+"""(busy ranks, factor) pairs: how much longer the same work takes, from (1, 1.0) on."""
+
+
 class SharedCores(Frozen):
     """Host cores shared by all ranks of one machine.
 
@@ -73,16 +85,7 @@ class SharedCores(Frozen):
     """
 
     cores: int = pydantic.Field(ge=1)
-    slowdown: tuple[tuple[int, float], ...] = ((1, 1.0),)
-
-    @pydantic.field_validator("slowdown")
-    @classmethod
-    def _sorted(cls, value: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
-        ranks = [busy for busy, _ in value]
-        factors = [factor for _, factor in value]
-        if value[:1] != ((1, 1.0),) or ranks != sorted(set(ranks)) or factors != sorted(factors):
-            raise ValueError("slowdown must start with (1, 1.0) and grow in ranks and factors")
-        return value
+    slowdown: Slowdown = ((1, 1.0),)
 
     def factor(self, busy: float) -> float:
         """How much longer work takes while `busy` ranks compute at once (1 for one rank)."""

@@ -136,6 +136,13 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
+def title(layout: Layout, counts: tuple[int, ...]) -> str:
+    """A division in one line: its degrees, and the layers per stage where they are uneven."""
+    if counts == even_counts(sum(counts), len(counts)):
+        return str(layout)
+    return f"{layout} stages={','.join(map(str, counts))}"
+
+
 class LayerChoice(Frozen):
     """What one layer chooses for itself."""
 

@@ -6,7 +6,7 @@ import pydantic
 
 from planner.spec.cluster import ClusterSpec
 from planner.spec.documents import Document, Frozen
-from planner.spec.layout import Layout, Stage
+from planner.spec.layout import Layout, Stage, title
 from planner.spec.model import ModelSpec
 from planner.spec.profile import Profile
 from planner.spec.provenance import Shares
@@ -91,6 +91,11 @@ class Plan(Document):
     def microbatches(self) -> int:
         """Microbatches per step on one dp rank."""
         return self.layout.microbatches(self.workload.global_batch)
+
+    @property
+    def title(self) -> str:
+        """The division in one line."""
+        return title(self.layout, self.layer_counts)
 
     @property
     def layer_counts(self) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import pydantic
 
-from planner.spec.cluster import Backend
+from planner.spec.cluster import Backend, Slowdown
 from planner.spec.documents import Document, Frozen
 from planner.spec.provenance import Provenance
 from planner.spec.workload import Dtype
@@ -102,7 +102,7 @@ class Profile(Document):
     collectives: tuple[CollectiveSample, ...] = ()
     fits: tuple[CollectiveFit, ...] = ()
     busy_ranks: int = pydantic.Field(default=1, ge=1)
-    slowdown: tuple[tuple[int, float], ...] = ((1, 1.0),)
+    slowdown: Slowdown = ((1, 1.0),)
     composition: dict[Phase, float] = {}
     composition_of: str = ""
     memory_bandwidth_bytes_per_second: float | None = pydantic.Field(default=None, gt=0)

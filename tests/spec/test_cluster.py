@@ -91,7 +91,9 @@ def test_more_busy_ranks_never_compute_faster(cores, points):
     assert all(math.isfinite(factor) for factor in measured)
 
 
-@pytest.mark.parametrize("slowdown", [(), ((2, 1.0),), ((1, 2.0),), ((1, 1.0), (4, 2.0), (2, 1.2))])
+@pytest.mark.parametrize(
+    "slowdown", [(), ((2, 1.0),), ((1, 2.0),), ((1, 1.0), (4, 2.0), (2, 1.2)), ((1, 1.0), (2, 0.5))]
+)
 def test_a_slowdown_starts_with_one_rank_and_grows(slowdown):
     with pytest.raises(pydantic.ValidationError, match="must start with"):
         SharedCores(cores=2, slowdown=slowdown)

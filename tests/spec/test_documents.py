@@ -51,8 +51,8 @@ accelerators = st.builds(
     notes=names,
     provenance=tables,
 )
-slowdowns = st.lists(st.tuples(st.integers(2, 64), positive), max_size=3).map(
-    lambda pairs: ((1, 1.0), *sorted(pairs))
+slowdowns = st.dictionaries(st.integers(2, 64), st.floats(1.0, 100.0), max_size=3).map(
+    lambda table: ((1, 1.0), *zip(sorted(table), sorted(table.values()), strict=True))
 )
 clusters = st.builds(
     lambda nodes, per, accelerator, cores, table: ClusterSpec(
