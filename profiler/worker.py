@@ -143,6 +143,7 @@ class Worker:
 
     def _lap(self, transfer: Transfer, everyone: Callable[[], None]) -> tuple[float, float]:
         everyone()
+        transfer.compute()
         return transfer.lap()
 
     def _play(

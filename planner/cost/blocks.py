@@ -1,9 +1,9 @@
 """Blocks: time and bytes of the embedding, one layer and the head on one rank.
 
 Everything a plan costs is built from these three, because layers repeat. A block's forward is
-the sum of its operators (times the profile's composition factor, if it has one) and, apart,
-of its tensor-parallel collectives; a layer takes at least the time its host needs to launch it
-(runtime.layer_host_seconds, one third of it in the forward).
+the sum of its operators (a layer's times the profile's composition factor, if it has one) and,
+apart, of its tensor-parallel collectives; a layer takes at least the time its host needs to
+launch it (runtime.layer_host_seconds, one third of it in the forward).
 
 Full recomputation runs the layer's forward again inside the backward, including its
 collectives. A runtime that stops early skips what comes after the last saved tensor: the down
@@ -31,6 +31,8 @@ from planner.spec.profile import CollectiveOp, Phase, Profile
 from planner.spec.provenance import Birth
 from planner.spec.runtime import Runtime
 from planner.spec.workload import Workload
+
+PHASES: tuple[Phase, ...] = ("forward", "backward")
 
 FORWARD_SHARE_OF_HOST = 1 / 3
 """Assumed: a backward launches about twice the kernels of a forward."""
@@ -114,9 +116,10 @@ class Blocks:
         operators = transformer.operators(graph)
         collectives = transformer.collectives(graph)
         births: dict[Birth, float] = {}
-        forward = self._compute(operators, "forward", births)
-        backward = self._compute(operators, "backward", births)
         layer = block == "layer"
+        ahead, back = (self._composition(phase) if layer else 1.0 for phase in PHASES)
+        forward = self._compute(operators, "forward", births) * ahead
+        backward = self._compute(operators, "backward", births) * back
         host = self.runtime.layer_host_seconds if layer else 0.0
         forward_tp = self._exchange(collectives, "forward", stride, tp, groups)
         backward_tp = self._exchange(collectives, "backward", stride, tp, groups)
@@ -126,7 +129,7 @@ class Blocks:
         return BlockCost(
             forward=max(forward, host * FORWARD_SHARE_OF_HOST - forward_tp),
             backward=max(backward, host * (1 - FORWARD_SHARE_OF_HOST) - backward_tp),
-            again=self._compute(kept, "forward", {}) if layer else 0.0,
+            again=self._compute(kept, "forward", {}) * ahead if layer else 0.0,
             forward_tp=forward_tp,
             backward_tp=backward_tp,
             again_tp=self._exchange(resent, "forward", stride, tp, groups) if layer else 0.0,
@@ -162,10 +165,11 @@ class Blocks:
             seconds, birth = self.seconds(operator, phase)
             births[birth] = births.get(birth, 0.0) + seconds
             total += seconds
-        factor = self.profile.composition.get(phase, 1.0) if self.profile else 1.0
-        if factor != 1.0:
-            births["fitted"] = births.get("fitted", 0.0) + abs(factor - 1.0) * total
-        return total * factor
+        return total
+
+    def _composition(self, phase: Phase) -> float:
+        """What a whole layer takes over the sum of its operators (1 where nobody measured)."""
+        return self.profile.composition.get(phase, 1.0) if self.profile else 1.0
 
     def _exchange(
         self, collectives: list[Collective], phase: Phase, stride: int, tp: int, groups: int

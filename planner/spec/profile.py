@@ -52,7 +52,7 @@ class OperatorSample(Frozen):
 
 
 class CollectiveSample(Frozen):
-    """Time of one collective.
+    """Time of one collective; seconds is the mean of the middle four fifths of the repeats.
 
     message_bytes: the full tensor (the output of all_gather, the input of reduce_scatter), not
     the shard. groups: how many groups of this size ran it at the same time.

@@ -136,13 +136,18 @@ def test_two_groups_at_once_and_a_group_of_four(team: Team) -> None:
         assert collectives.measure_collective(request, team, seconds=0.01).groups == groups
 
 
-def test_durations_run_from_the_last_entry_to_the_last_exit() -> None:
+def test_durations_run_from_the_mean_entry_to_the_last_exit() -> None:
     first = [(0.0, 5.0), (10.0, 11.0)]
     second = [(2.0, 4.0), (10.5, 12.5)]
     quick = [(0.0, 1.0), (10.0, 10.1)]
-    assert collectives.durations([first, second], 2) == [3.0, 2.0]
-    assert collectives.durations([first, second, quick, quick], 2) == [3.0, 2.0]
-    assert collectives.durations([quick, quick, first, second], 2) == [3.0, 2.0]
+    assert collectives.durations([first, second], 2) == [4.0, 2.25]
+    assert collectives.durations([first, second, quick, quick], 2) == [4.0, 2.25]
+    assert collectives.durations([quick, quick, first, second], 2) == [4.0, 2.25]
+
+
+def test_typical_is_the_mean_without_the_extremes() -> None:
+    assert collectives.typical([1.0, 3.0]) == 2.0
+    assert collectives.typical([*[1.0] * 5, *[2.0] * 4, 90.0]) == 1.5
 
 
 def test_a_failing_task_names_the_reason_and_the_team_goes_on(team: Team) -> None:
