@@ -31,7 +31,7 @@ class Meter(Protocol):
         """The highest since the last call."""
 
 
-class StorageMeter(TorchDispatchMode):  # type: ignore[misc]
+class StorageMeter(TorchDispatchMode):
     """Counts storages on a CPU while it is entered as a context. held: tensors already there."""
 
     def __init__(self, held: Iterable[Tensor]):

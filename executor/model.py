@@ -34,7 +34,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Rotary(nn.Module):  # type: ignore[misc]
+class Rotary(nn.Module):
     """Tables of rotary positions: angle = position / theta^(2i/d), shape [s, 1, d]."""
 
     def __init__(self, spec: ModelSpec, seq_len: int):
@@ -60,7 +60,7 @@ class Rotary(nn.Module):  # type: ignore[misc]
         return x * self.cos + torch.cat((-second, first), dim=-1) * self.sin
 
 
-class Attention(nn.Module):  # type: ignore[misc]
+class Attention(nn.Module):
     """Causal attention of grouped queries, [b, s, h] -> [b, s, h]."""
 
     def __init__(self, spec: ModelSpec):
@@ -85,7 +85,7 @@ class Attention(nn.Module):  # type: ignore[misc]
         return x.view(*x.shape[:2], -1, self.head_dim)
 
 
-class MLP(nn.Module):  # type: ignore[misc]
+class MLP(nn.Module):
     """Two matrices with an activation between, or three with a gate, [b, s, h] -> [b, s, h]."""
 
     def __init__(self, spec: ModelSpec):
@@ -103,7 +103,7 @@ class MLP(nn.Module):  # type: ignore[misc]
         return self.down(self.act(self.gate(x)) * self.up(x))
 
 
-class Layer(nn.Module):  # type: ignore[misc]
+class Layer(nn.Module):
     """One pre-norm layer, [b, s, h] -> [b, s, h]."""
 
     def __init__(self, spec: ModelSpec):
@@ -119,7 +119,7 @@ class Layer(nn.Module):  # type: ignore[misc]
         return x + self.mlp(self.mlp_norm(x))
 
 
-class LearnedPositions(nn.Module):  # type: ignore[misc]
+class LearnedPositions(nn.Module):
     """Adds a learned vector per position to [b, s, h]."""
 
     def __init__(self, spec: ModelSpec):
@@ -131,7 +131,7 @@ class LearnedPositions(nn.Module):  # type: ignore[misc]
         return x + functional.embedding(torch.arange(x.shape[1], device=x.device), self.weight)
 
 
-class Embedding(nn.Module):  # type: ignore[misc]
+class Embedding(nn.Module):
     """Tokens [b, s] -> [b, s, h]."""
 
     def __init__(self, spec: ModelSpec):
@@ -145,7 +145,7 @@ class Embedding(nn.Module):  # type: ignore[misc]
         return x if self.positions is None else self.positions(x)
 
 
-class CrossEntropy(nn.Module):  # type: ignore[misc]
+class CrossEntropy(nn.Module):
     """Mean over rows of -log softmax(logits)[target]; 16-bit logits are widened to fp32."""
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class CrossEntropy(nn.Module):  # type: ignore[misc]
         return functional.cross_entropy(widened(logits), targets)
 
 
-class Head(nn.Module):  # type: ignore[misc]
+class Head(nn.Module):
     """Final norm, projection to the vocabulary, loss."""
 
     def __init__(self, spec: ModelSpec):
@@ -169,7 +169,7 @@ class Head(nn.Module):  # type: ignore[misc]
         return self.loss(self.projection(self.norm(x)).flatten(0, 1), targets.flatten())
 
 
-class Transformer(nn.Module):  # type: ignore[misc]
+class Transformer(nn.Module):
     """The whole model. Embedding and head may be None, layers may be missing: then it is a part.
 
     Parameters are made by torch's defaults; executor.initial gives them their values. seq_len

@@ -44,7 +44,7 @@ class Slice:
         return whole.narrow(self.dim, self.start, self.stop - self.start)
 
 
-class Gather(torch.autograd.Function):  # type: ignore[misc]
+class Gather(torch.autograd.Function):
     """[b, s/t, h] -> [b, s, h] of all ranks' tokens; gradients are summed and scattered."""
 
     @staticmethod
@@ -59,7 +59,7 @@ class Gather(torch.autograd.Function):  # type: ignore[misc]
         return _scattered(grad, ctx.group, ctx.size), None, None
 
 
-class Scatter(torch.autograd.Function):  # type: ignore[misc]
+class Scatter(torch.autograd.Function):
     """Sum [b, s, h] over the ranks, keep [b, s/t, h]; gradients are gathered."""
 
     @staticmethod
@@ -88,7 +88,7 @@ def _scattered(x: Tensor, group: Group, size: int) -> Tensor:
     return part
 
 
-class RowParallelLinear(nn.Module):  # type: ignore[misc]
+class RowParallelLinear(nn.Module):
     """A linear split along its input: partial sums are reduced and scattered, then the bias."""
 
     def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, group: Group, size: int):
@@ -101,7 +101,7 @@ class RowParallelLinear(nn.Module):  # type: ignore[misc]
         return y if self.bias is None else y.add_(self.bias)
 
 
-class VocabularyParallelEmbedding(nn.Module):  # type: ignore[misc]
+class VocabularyParallelEmbedding(nn.Module):
     """Rows start .. of the token embedding; other ranks' tokens give zero and are summed in."""
 
     def __init__(self, weight: nn.Parameter, start: int, group: Group, size: int):
@@ -115,7 +115,7 @@ class VocabularyParallelEmbedding(nn.Module):  # type: ignore[misc]
         return Scatter.apply(x, self.group, self.size)
 
 
-class DividedPositions(nn.Module):  # type: ignore[misc]
+class DividedPositions(nn.Module):
     """Learned positions on the rank's share of the rows."""
 
     def __init__(self, weight: nn.Parameter, rank: int, size: int):
@@ -131,7 +131,7 @@ class DividedPositions(nn.Module):  # type: ignore[misc]
         )
 
 
-class _CrossEntropy(torch.autograd.Function):  # type: ignore[misc]
+class _CrossEntropy(torch.autograd.Function):
     """Mean cross entropy of logits whose columns are divided over the ranks."""
 
     @staticmethod
@@ -161,7 +161,7 @@ class _CrossEntropy(torch.autograd.Function):  # type: ignore[misc]
         return values.to(ctx.dtype), None, None, None
 
 
-class ParallelCrossEntropy(nn.Module):  # type: ignore[misc]
+class ParallelCrossEntropy(nn.Module):
     """The head's loss on the rank's columns start .. of the logits."""
 
     def __init__(self, start: int, group: Group):

@@ -250,7 +250,7 @@ def accumulate(weight: Tensor, gradient: Tensor) -> None:
     weight.register_post_accumulate_grad_hook(add)
 
 
-class ShardCrossEntropy(torch.autograd.Function):  # type: ignore[misc]
+class ShardCrossEntropy(torch.autograd.Function):
     """Mean cross entropy over a vocabulary shard, without the collectives between shards."""
 
     @staticmethod

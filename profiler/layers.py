@@ -48,7 +48,7 @@ class Reference(Frozen):
         return f"{model.name} ({width}) {self.micro_batch}x{self.seq_len} {self.dtype}"
 
 
-class Layer(nn.Module):  # type: ignore[misc]
+class Layer(nn.Module):
     """One pre-norm layer: attention and MLP, each added to the stream [batch, seq, hidden]."""
 
     def __init__(self, model: ModelSpec):
