@@ -174,6 +174,10 @@ def _guarded(app: Callable[..., Any]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        return _complain("this command needs torch; install it: pip install -e '.[exec]'", 2)
     except Exception as error:
         code = EXIT_CODES.get(type(error).__name__)
         if code is None:

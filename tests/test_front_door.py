@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import meshwright
+from planner.spec import printing
 
 Front = Callable[..., tuple[int, str, str]]
 QUESTION = ("llama2-7b", "h100-sxm", "--seq-len", "4096", "--global-batch", "64")
@@ -134,6 +135,13 @@ def test_schema_of_every_document(front: Front, name: str) -> None:
     assert value["additionalProperties"] is False
 
 
+def test_brackets_in_a_table_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    printing.print_table([{"remedy": "pip install '.[exec]'"}], "[bold]")
+    out = capsys.readouterr().out
+    assert "'.[exec]'" in out
+    assert "[bold]" in out
+
+
 def test_doctor_and_version(front: Front) -> None:
     code, out, _ = front("doctor", "--format", "json")
     assert code == 0
@@ -207,6 +215,19 @@ def test_an_unwritable_output_is_bad_input(front: Front, tmp_path: Path) -> None
     assert code == 2
     assert "cannot be written" in err
     assert blocked.read_text() == "kept"
+
+
+def test_without_torch_a_run_says_what_to_install(
+    front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "plan.json")
+    front("plan", *QUESTION, "-o", path)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("executor", "torch")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, _, err = front("run", path)
+    assert code == 2
+    assert ".[exec]" in err
 
 
 def test_notebook_api() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from planner.spec.documents import InputError
 
@@ -37,13 +38,13 @@ def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
-    """Print rows as a table on stdout; numbers stand to the right."""
-    table = Table(title=title or None, title_justify="left")
+    """Print rows as a table on stdout; numbers stand to the right, brackets are no markup."""
+    table = Table(title=Text(title) if title else None, title_justify="left")
     for key, value in (rows[0] if rows else {}).items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         table.add_column(key, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
     console().print(table)
 
 
