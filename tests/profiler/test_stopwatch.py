@@ -29,7 +29,9 @@ def test_timing_does_not_depend_on_the_order(laps: list[Lap], random: object) ->
 
 @given(st.lists(SECONDS, min_size=2, max_size=30), st.floats(min_value=0.1, max_value=10))
 def test_spread_has_no_unit(values: list[float], scale: float) -> None:
-    assert spread([scale * value for value in values]) == pytest.approx(spread(values), abs=1e-9)
+    assert spread([scale * value for value in values]) == pytest.approx(
+        spread(values), rel=1e-9, abs=1e-9
+    )
 
 
 def test_one_outlier_does_not_move_the_median() -> None:
