@@ -2,9 +2,11 @@
 
 A word is the name of an entry in planner/catalog, or a path to a document:
 
-    MODEL    llama3.1-8b | config.json or its folder | a model/1 document
+    MODEL    llama3.1-8b | config.json or its folder | what `show model` printed (model/1) |
+             an architecture/1 document
     CLUSTER  h100-sxm | h100-sxm:8 (eight nodes) | a cluster/1 document
     RUNTIME  native | a runtime/1 document
+    --calibration  a calibration/1 document | none; without it the nearest of the catalog
 
 A word that ends in .json, .yaml or .yml or holds a slash is a path; a folder that bears the
 name of an entry is read as `./gpt2`. In a cluster/1 document, `accelerator` may be the name
@@ -17,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from planner.spec import documents, huggingface
+from planner.spec.calibration import Calibration
 from planner.spec.cluster import Accelerator, ClusterSpec
 from planner.spec.documents import Doc, InputError
 from planner.spec.model import ModelSpec
@@ -48,7 +51,7 @@ def list_runtimes() -> tuple[str, ...]:
 
 
 def find_model(text: str) -> ModelSpec:
-    """The model of a catalog name, an HF config.json (or its folder) or a model/1 document.
+    """The model of a catalog name, an HF config.json (or its folder) or a architecture/1 document.
 
     Raises InputError.
     """
@@ -76,8 +79,13 @@ def find_cluster(text: str) -> ClusterSpec:
         if _is_path(text):
             return _cluster_file(Path(text))
         raise _unknown("cluster", name, list_clusters(), "the path of a cluster/1 document")
-    node = documents.load(Node, FOLDER / "clusters" / f"{name}.yaml")
+    node = find_node(name)
     return make_cluster(node, find_accelerator(node.accelerator), _count(text, nodes, bool(colon)))
+
+
+def find_node(name: str) -> Node:
+    """The node design of a catalog name (one of list_clusters). Raises InputError."""
+    return documents.load(Node, FOLDER / "clusters" / f"{name}.yaml")
 
 
 def find_accelerator(text: str) -> Accelerator:
@@ -88,6 +96,46 @@ def find_accelerator(text: str) -> Accelerator:
 def find_runtime(text: str) -> Runtime:
     """The runtime of a catalog name or a runtime/1 document. Raises InputError."""
     return _find(Runtime, text, "runtimes", list_runtimes)
+
+
+def list_calibrations() -> tuple[str, ...]:
+    """Pairs ACCELERATOR--RUNTIME that have a calibration of their own, sorted."""
+    return _names("calibrations", ".json")
+
+
+def find_calibration(accelerator: Accelerator, runtime: str) -> Calibration | None:
+    """The calibration of a pair, or the nearest one of the catalog `borrowed_for` it, or None.
+
+    Nearest: of the same runtime, else of its family; then the device whose architecture came out
+    in the nearest year; then the most alike runtime.
+    """
+    pairs = [name.partition("--")[::2] for name in list_calibrations()]
+    index = documents.read_mapping(FOLDER / "calibrations" / "index.yaml")
+    family = [runtime, *index["families"].get(runtime, ())]
+    years = index["architectures"]
+    known = [(device, software) for device, software in pairs if software in family]
+    if not known or accelerator.name not in years:
+        return None
+
+    def distance(pair: tuple[str, str]) -> tuple[bool, bool, int, int, int]:
+        device, software = pair
+        apart = abs(years[device] - years[accelerator.name])
+        other = device != accelerator.name
+        return software != runtime, other, apart, family.index(software), -years[device]
+
+    device, software = min(known, key=distance)
+    found = documents.load(Calibration, FOLDER / "calibrations" / f"{device}--{software}.json")
+    if (device, software) == (accelerator.name, runtime):
+        return found
+    return found.borrowed_for(accelerator.name, runtime, _matmul_ratio(accelerator, device))
+
+
+def _matmul_ratio(accelerator: Accelerator, other: str) -> float:
+    """Of the best published matrix products over the peaks, 1 where either is unknown."""
+    lender = find_accelerator(other)
+    if not (accelerator.matmul_flops and lender.matmul_flops):
+        return 1.0
+    return accelerator.matmul_efficiency / lender.matmul_efficiency
 
 
 def accelerator_of(device_name: str) -> Accelerator | None:
@@ -118,7 +166,9 @@ def _catalog_model(name: str) -> ModelSpec:
     spec = _model_file(FOLDER / "models" / f"{name}.json")
     facts = documents.read_mapping(FOLDER / "models" / "index.yaml").get(name, {})
     return spec.replace(
-        source=facts.get("source", ""), published_parameters=facts.get("published_parameters")
+        source=facts.get("source", ""),
+        published_parameters=facts.get("published_parameters"),
+        published_buffers=facts.get("published_buffers", 0),
     )
 
 
@@ -127,6 +177,13 @@ def _model_file(path: Path) -> ModelSpec:
     if "model_type" in data or "text_config" in data or "architectures" in data:
         name = path.resolve().parent.name if path.name == "config.json" else path.stem
         return huggingface.read_config(data, str(path), name)
+    if data.get("schema") == "model/1" and isinstance(data.get("architecture"), dict):
+        data = data["architecture"]
+    if data.get("schema") == "graph/1":
+        raise InputError(
+            f"{path}: a graph/1 document is what `meshwright capture` found in a module; here a "
+            f"config.json or an {ModelSpec.SCHEMA} document is needed"
+        )
     return documents.parse(ModelSpec, data, str(path))
 
 

@@ -20,8 +20,9 @@ class Accelerator(Document):
     Unknown numbers stay None: nothing is invented. memory_bytes: data sheets print binary
     gigabytes as GB (an H200 "of 141 GB" reports 143155 MiB), so the catalog reads them as GiB.
     peak_flops holds dense FLOP/s by dtype, matmul_flops the best matrix-product rate anybody
-    published. fabric_bytes_per_second is per device and direction. provenance names a source
-    per field.
+    published. matmul_efficiency: the share of the peak that a large, well-shaped product reaches;
+    multiprocessors quantise the others (planner.cost.matmul). fabric_bytes_per_second is per
+    device and direction. provenance names a source per field.
     """
 
     SCHEMA = "accelerator/1"
@@ -39,6 +40,7 @@ class Accelerator(Document):
     attention_efficiency: float = pydantic.Field(default=0.45, gt=0, le=1)
     memory_efficiency: float = pydantic.Field(default=0.80, gt=0, le=1)
     launch_seconds: float = pydantic.Field(default=5e-6, ge=0)
+    multiprocessors: int | None = pydantic.Field(default=None, ge=1)
     notes: str = ""
     provenance: dict[str, Provenance] = {}
 
@@ -55,13 +57,17 @@ class Tier(Frozen):
 
     devices: how many devices one domain of this tier joins (8 for the NVLink of a node).
     bandwidth_bytes_per_second: per device and direction when all devices send at once.
-    latency_seconds: of one message.
+    latency_seconds: of one message. congestion: the loss of bandwidth per doubling of the domains
+    of the tier below that a group spans. in_network_gain: how much faster an all-reduce inside one
+    domain is where switches add up (NVLink SHARP), 1 without.
     """
 
     name: str
     devices: int = pydantic.Field(ge=1)
     bandwidth_bytes_per_second: float = pydantic.Field(gt=0)
     latency_seconds: float = pydantic.Field(ge=0)
+    congestion: float = pydantic.Field(default=0.0, ge=0)
+    in_network_gain: float = pydantic.Field(default=1.0, ge=1)
 
 
 def _check_slowdown(value: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:

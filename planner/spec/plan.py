@@ -4,6 +4,7 @@ from typing import Self
 
 import pydantic
 
+from planner.spec.calibration import Calibration
 from planner.spec.cluster import ClusterSpec
 from planner.spec.documents import Document, Frozen
 from planner.spec.layout import Layout, Stage, title
@@ -13,6 +14,9 @@ from planner.spec.provenance import Shares
 from planner.spec.runtime import Runtime
 from planner.spec.workload import Workload
 
+AT_RISK = 0.88
+"""Fitted: above this share of the device's memory, runs of hf_ultrascale.csv slow down or fail."""
+
 
 class Prediction(Frozen):
     """What a plan promises.
@@ -20,6 +24,8 @@ class Prediction(Frozen):
     breakdown: seconds of the step on the critical rank, summing to step_seconds.
     memory: bytes of the fullest stage by purpose, summing to peak_bytes.
     stage_peak_bytes: upper bound per stage. mfu is None without a known peak FLOP/s.
+    low_seconds, high_seconds: 10th and 90th percentile. at_risk: the peak is above AT_RISK of the
+    device's memory. calibration: the one it rests on, in words; empty without.
     """
 
     step_seconds: float = pydantic.Field(gt=0)
@@ -33,12 +39,17 @@ class Prediction(Frozen):
     memory: dict[str, float]
     provenance: Shares
     usd_per_step: float | None = None
+    low_seconds: float | None = None
+    high_seconds: float | None = None
+    at_risk: bool = False
+    calibration: str = ""
 
 
 class Plan(Document):
-    """A plan carries its model, cluster, workload, runtime and (if it rests on one) profile.
+    """A plan carries its model, cluster, workload, runtime and (if it rests on them) profile and
+    calibration, so it can be simulated, run, exported and judged a year later without another file.
 
-    So it can be simulated, run, exported and judged a year later without another file.
+    The cluster and the runtime are the calibrated ones; nothing applies the calibration again.
     """
 
     SCHEMA = "plan/1"
@@ -50,6 +61,7 @@ class Plan(Document):
     layout: Layout
     stages: tuple[Stage, ...] = pydantic.Field(min_length=1)
     profile: Profile | None = None
+    calibration: Calibration | None = None
     predicted: Prediction | None = None
     why: tuple[str, ...] = ()
     version: str = ""

@@ -1,27 +1,36 @@
-"""Profile: what was measured on one machine, with the conditions it was measured under."""
+"""Profile: what was measured on one machine, with the conditions it was measured under.
 
-from typing import Literal
+Other tools' measurements (profiler.imports) say less than our own: what they did not note is
+None. A profile may hold any part: collectives alone, operators alone, layers alone.
+"""
+
+from typing import Literal, Self
 
 import pydantic
 
 from planner.spec.cluster import Backend, Slowdown
 from planner.spec.documents import Document, Frozen
+from planner.spec.observed import LayerMemory, LayerSample, TraceSummary
 from planner.spec.provenance import Provenance
 from planner.spec.workload import Dtype
+from planner.spec.workload import Phase as Phase
 
-Phase = Literal["forward", "backward"]
 CollectiveOp = Literal[
     "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv"
 ]
 
 
 class Machine(Frozen):
-    """The machine a profile was taken on. accelerator is None on a machine without one."""
+    """The machine a profile was taken on. accelerator is None on a machine without one.
+
+    cores, memory_bytes: of the host; 0 on a GPU machine whose measurements came from a tool that
+    did not note them. accelerators: of one node.
+    """
 
     kind: Literal["cpu", "cuda"]
-    processor: str
-    cores: int = pydantic.Field(ge=1)
-    memory_bytes: float = pydantic.Field(gt=0)
+    processor: str = ""
+    cores: int = pydantic.Field(default=0, ge=0)
+    memory_bytes: float = pydantic.Field(default=0.0, ge=0)
     accelerator: str | None = None
     accelerators: int = 0
     accelerator_memory_bytes: float | None = None
@@ -29,12 +38,19 @@ class Machine(Frozen):
     python: str = ""
     torch: str = ""
 
+    @pydantic.model_validator(mode="after")
+    def _host_is_known(self) -> Self:
+        if self.kind == "cpu" and not (self.cores and self.memory_bytes):
+            raise ValueError("a cpu machine needs its cores and memory_bytes; profile it again")
+        return self
+
 
 class OperatorSample(Frozen):
     """Time of one operator at one shape.
 
     dims are those of the graph's operator of the same kind. seconds is the median, spread the
-    interquartile range over the median, repeats how many timings stand behind them.
+    interquartile range over the median (None where nobody noted it), repeats how many timings
+    stand behind them.
     """
 
     kind: str
@@ -42,8 +58,8 @@ class OperatorSample(Frozen):
     dtype: Dtype
     phase: Phase
     seconds: float = pydantic.Field(gt=0)
-    spread: float = pydantic.Field(ge=0)
-    repeats: int = pydantic.Field(ge=1)
+    spread: float | None = pydantic.Field(default=None, ge=0)
+    repeats: int = pydantic.Field(default=1, ge=1)
 
     @property
     def key(self) -> tuple[str, tuple[tuple[str, int], ...], str, str]:
@@ -55,17 +71,21 @@ class CollectiveSample(Frozen):
     """Time of one collective; seconds is the mean of the middle four fifths of the repeats.
 
     message_bytes: the full tensor (the output of all_gather, the input of reduce_scatter), not
-    the shard. groups: how many groups of this size ran it at the same time.
+    the shard. groups: how many groups of this size ran it at the same time. nodes: over how many
+    nodes the ranks of one group were spread evenly. in_place: whether the result overwrote the
+    input. Both None where nobody noted it.
     """
 
     op: CollectiveOp
     backend: Backend
     ranks: int = pydantic.Field(ge=2)
     groups: int = pydantic.Field(default=1, ge=1)
+    nodes: int | None = pydantic.Field(default=None, ge=1)
+    in_place: bool | None = None
     message_bytes: float = pydantic.Field(ge=0)
     seconds: float = pydantic.Field(gt=0)
-    spread: float = pydantic.Field(ge=0)
-    repeats: int = pydantic.Field(ge=1)
+    spread: float | None = pydantic.Field(default=None, ge=0)
+    repeats: int = pydantic.Field(default=1, ge=1)
 
 
 class CollectiveFit(Frozen):
@@ -79,6 +99,7 @@ class CollectiveFit(Frozen):
     backend: Backend
     ranks: int = pydantic.Field(ge=2)
     groups: int = pydantic.Field(default=1, ge=1)
+    nodes: int | None = pydantic.Field(default=None, ge=1)
     latency_seconds: float = pydantic.Field(ge=0)
     bandwidth_bytes_per_second: float = pydantic.Field(gt=0)
     median_error: float = pydantic.Field(ge=0)
@@ -91,7 +112,8 @@ class Profile(Document):
     slowdown: (busy ranks, factor) of the same work, as SharedCores.slowdown.
     composition: measured time of a whole layer over the sum of its operators, by phase; what
     the sum of isolated operators misses (framework overhead, colder caches). composition_of
-    names the layer.
+    names the layer. layers, layer_memory, trace: what other tools measured of whole layers and
+    steps. overlap_slowdown: how much longer computing takes while communication runs.
     """
 
     SCHEMA = "profile/1"
@@ -106,4 +128,8 @@ class Profile(Document):
     composition: dict[Phase, float] = {}
     composition_of: str = ""
     memory_bandwidth_bytes_per_second: float | None = pydantic.Field(default=None, gt=0)
+    layers: tuple[LayerSample, ...] = ()
+    layer_memory: tuple[LayerMemory, ...] = ()
+    overlap_slowdown: float | None = pydantic.Field(default=None, ge=1)
+    trace: TraceSummary | None = None
     provenance: Provenance

@@ -26,6 +26,7 @@ class Runtime(Document):
     """What a runtime overlaps, shards and keeps, and what it can run at all.
 
     schedules, zero_stages, recompute: what it offers; a plan outside them is never proposed.
+    models: "any" Transformer, or only "plain" decoders (planner.spec.plain).
     sequence_parallel: shards the activations between tp blocks along the sequence.
     overlaps_dp: reduces gradients while the last backward still computes.
     gradient_dtype: "fp32" accumulates in fp32, "same" in the workload's dtype.
@@ -35,7 +36,22 @@ class Runtime(Document):
     recompute_stops_early: recomputation ends once the last saved tensor is back, so the last
     matrix product of a layer is not done again.
     axis_order: innermost axis first; ranks that differ only in the first axis are neighbours.
+    stage_split: how it cuts the layers when nobody says (planner.search.stage_split).
+    overlaps_tp: tensor-parallel collectives run in pieces beside the products they feed.
+    overlaps_p2p: between chunks (vpp) transfers pass while other chunks compute.
+    prefetches_parameters: ZeRO 3 gathers the next layer while this one computes.
+    overlap_slowdown: how much longer compute takes while communication runs beside it.
+    keeps_gathered_inputs: keeps what sequence parallelism gathered for the backward (else it
+    gathers again). scatters_in_place: a reduced shard of the gradients stays where it lay.
+    loss_passes: how often the loss reads or writes fp32 logits, forward and backward together.
+    fused_norms, fused_gate: one kernel each, which keeps its 16-bit inputs only.
     layer_host_seconds: the floor the host needs to launch one layer forward and backward.
+    microbatch_seconds: what the host adds per microbatch. step_seconds: per step.
+    stage_floor_seconds: a floor per layer and tensor-parallel rank where stages span nodes (seen
+    in one runtime).
+    activation_scale: what this runtime keeps per layer over what its operators need.
+    gathered_share: how much of what tensor parallelism gathers it keeps (default all or nothing).
+    logit_bytes: kept or used per logit while the loss runs.
     context_bytes: device memory outside the tensor allocator. allocator_slack: fraction of the
     tensor bytes that rounding and fragmentation may add.
     """
@@ -47,6 +63,7 @@ class Runtime(Document):
     schedules: tuple[Schedule, ...]
     zero_stages: tuple[int, ...]
     recompute: tuple[Recompute, ...]
+    models: Literal["any", "plain"] = "any"
     sequence_parallel: bool
     overlaps_dp: bool
     gradient_dtype: Literal["fp32", "same"]
@@ -55,8 +72,23 @@ class Runtime(Document):
     flash_attention: bool
     recompute_stops_early: bool
     axis_order: tuple[Axis, ...] = AXES
+    stage_split: Literal["even", "cost"] = "even"
+    overlaps_tp: bool = False
+    overlaps_p2p: bool = False
+    prefetches_parameters: bool = False
+    overlap_slowdown: float = pydantic.Field(default=0.0, ge=0, le=1)
+    keeps_gathered_inputs: bool = True
+    loss_passes: float = pydantic.Field(default=2.0, gt=0)
+    scatters_in_place: bool = False
+    fused_norms: bool = True
+    fused_gate: bool = False
     layer_host_seconds: float = pydantic.Field(default=0.0, ge=0)
+    microbatch_seconds: float = pydantic.Field(default=0.0, ge=0)
+    stage_floor_seconds: float = pydantic.Field(default=0.0, ge=0)
     step_seconds: float = pydantic.Field(default=0.0, ge=0)
+    activation_scale: float = pydantic.Field(default=1.0, gt=0)
+    gathered_share: float | None = pydantic.Field(default=None, ge=0, le=1)
+    logit_bytes: float | None = pydantic.Field(default=None, gt=0)
     context_bytes: float = pydantic.Field(default=0.0, ge=0)
     allocator_slack: float = pydantic.Field(default=0.0, ge=0)
     provenance: dict[str, Provenance] = {}

@@ -7,6 +7,7 @@ import pydantic
 from planner.spec.documents import Document
 
 Dtype = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8"]
+Phase = Literal["forward", "backward"]
 
 DTYPE_BYTES: dict[str, int] = {
     "fp64": 8,
@@ -16,6 +17,11 @@ DTYPE_BYTES: dict[str, int] = {
     "fp16": 2,
     "fp8": 1,
 }
+
+
+def stored_dtype(dtype: str) -> str:
+    """The format in which weights and activations are kept: fp8 products keep them in bf16."""
+    return "bf16" if dtype == "fp8" else dtype
 
 
 class Workload(Document):
