@@ -34,12 +34,13 @@ def requests(
 
 
 def _distinct(model: ModelSpec, view: RankView) -> list[Operator]:
-    graphs = (
-        transformer.layer_graph(model, view),
-        transformer.head_graph(model, view, holds_embedding=False),
-        transformer.embedding_graph(model, view),
-    )
-    return [operator for graph in graphs for operator in transformer.operators(graph)]
+    layers = [
+        transformer.layer_graph(model, view, "layer.", stack, kind)
+        for stack, kind in dict.fromkeys(model.order)
+    ]
+    ends = [transformer.head_graph(model, view, holds_embedding=False)]
+    ends += [transformer.embedding_graph(model, view, index) for index in range(len(model.stacks))]
+    return [operator for graph in (*layers, *ends) for operator in transformer.operators(graph)]
 
 
 def _optimizer(model: ModelSpec) -> list[Request]:
