@@ -1,73 +1,176 @@
-"""Blocks: time and bytes of the embedding, one layer and the head on one rank.
+"""Blocks: time and bytes of the embedding, one layer of each kind and the head on one rank.
 
-Everything a plan costs is built from these three, because layers repeat. A block's forward is
+Everything a plan costs is built from these, because layers repeat. A block's forward is
 the sum of its operators (a layer's times the profile's composition factor, if it has one) and,
 apart, of its tensor-parallel collectives; a layer takes at least the time its host needs to
 launch it (runtime.layer_host_seconds, one third of it in the forward).
 
-Full recomputation runs the layer's forward again inside the backward, including its
-collectives. A runtime that stops early skips what comes after the last saved tensor: the down
-projection, its scatter and the last residual.
+Recomputation runs a part of the layer's forward again inside the backward, including its
+collectives (planner.graph.recompute says which nodes).
 
 On a machine whose ranks share cores all seconds are those of a rank that runs alone: what was
 measured with k busy ranks is divided by slowdown(k), and the simulator multiplies again by the
 slowdown of the moment.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import networkx as nx
 
 from planner.cost.collectives import CollectiveTimes, Floats
 from planner.cost.operators import OperatorTimes
-from planner.graph import transformer
-from planner.graph.operator import Block, Collective, Operator
+from planner.graph import elements, recompute, transformer
+from planner.graph.attention import CORE_KINDS
+from planner.graph.operator import Block, Collective, LayerKind, Node, Operator
 from planner.graph.view import RankView
+from planner.spec.calibration import Calibration
 from planner.spec.cluster import ClusterSpec
+from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 from planner.spec.profile import CollectiveOp, Phase, Profile
 from planner.spec.provenance import Birth
 from planner.spec.runtime import Runtime
-from planner.spec.workload import Workload
+from planner.spec.workload import DTYPE_BYTES, Workload, stored_dtype
 
 PHASES: tuple[Phase, ...] = ("forward", "backward")
 
 FORWARD_SHARE_OF_HOST = 1 / 3
 """Assumed: a backward launches about twice the kernels of a forward."""
 
-SKIPPED_BY_EARLY_STOP = (".mlp.down", ".mlp.residual", ".mlp.scatter", ".mlp.leave")
-
 
 @dataclass(frozen=True, slots=True)
 class BlockCost:
     """Seconds per microbatch, bytes per microbatch, and parameters of a block on one rank.
 
-    *_tp: tensor-parallel collectives, exposed. again: the recomputation of the forward.
-    checkpoint_bytes: what full recomputation keeps instead of saved_bytes. widest_bytes: the
-    largest activation gradient that the backward makes; weight_gradient_bytes: the largest
-    weight gradient before it is added to its buffer. births: seconds of forward and backward
-    compute by kind of number.
+    *_tp: tensor-parallel collectives, exposed. again, again_selective: what full and selective
+    recomputation run a second time. checkpoint_bytes, selective_bytes: what they keep instead of
+    saved_bytes. widest_bytes: the largest activation gradient that the backward makes;
+    weight_gradient_bytes: the largest weight gradient before it is added to its buffer. births:
+    seconds of forward and backward compute by kind of number.
     """
 
     forward: float
     backward: float
     again: float
+    again_selective: float
     forward_tp: float
     backward_tp: float
     again_tp: float
     saved_bytes: float
+    selective_bytes: float
     checkpoint_bytes: float
     widest_bytes: float
     weight_gradient_bytes: float
     parameters: int
     replicated_parameters: int
+    expert_parameters: int
     births: tuple[tuple[Birth, float], ...]
 
 
+class Division(NamedTuple):
+    """How one block of a microbatch is divided: what its cost depends on besides the block.
+
+    stride, cp_stride, ep_stride: distance in ranks between neighbours of a group. groups: tp
+    groups per stage.
+    """
+
+    tp: int
+    micro_batch: int
+    stride: int = 1
+    groups: int = 1
+    cp: int = 1
+    ep: int = 1
+    cp_stride: int = 1
+    ep_stride: int = 1
+
+    @classmethod
+    def of(cls, layout: Layout) -> "Division":
+        """How a layout divides a block. Experts lie side by side over tp, cp and dp."""
+        tp, cp, dp = (layout.stride(axis) for axis in ("tp", "cp", "dp"))
+        groups = layout.dp * layout.cp
+        degrees = layout.tp, layout.micro_batch, tp, groups, layout.cp, layout.ep
+        return cls(*degrees, cp, min(tp, cp, dp))
+
+
+class BlockGraphs:
+    """The graphs of a model's blocks by view, built once however often they are costed."""
+
+    def __init__(self, model: ModelSpec):
+        self.model = model
+        self.parts = lru_cache(maxsize=8192)(self._parts)
+
+    def graph(self, block: Block, view: RankView) -> nx.DiGraph:
+        """The block's operators and collectives on one rank."""
+        if block == "head":
+            return transformer.head_graph(self.model, view, holds_embedding=False)
+        if isinstance(block, LayerKind):
+            return transformer.layer_graph(self.model, view, "layer.", *block)
+        stacks = range(len(self.model.stacks))
+        parts = [transformer.embedding_graph(self.model, view, index) for index in stacks]
+        if self.model.encoder is not None:
+            parts.append(transformer.encoder_end_graph(self.model, view))
+        return nx.compose_all(parts)
+
+    def _parts(self, block: Block, view: RankView, stops_early: bool) -> "Parts":
+        return Parts.of(self.graph(block, view), self.model, view, stops_early)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What of a block's graph its cost is made of."""
+
+    operators: tuple[Operator, ...]
+    collectives: tuple[Collective, ...]
+    again: tuple[Node, ...]
+    again_selective: tuple[Node, ...]
+    saved: tuple[int, int, int]
+    gathered_bytes: int
+    widest_bytes: int
+    weight_gradient_bytes: int
+    parameters: int
+    replicated_parameters: int
+    expert_parameters: int
+
+    @classmethod
+    def of(cls, graph: nx.DiGraph, model: ModelSpec, view: RankView, stops_early: bool) -> "Parts":
+        """Read a block's graph."""
+        operators = tuple(transformer.operators(graph))
+        collectives = tuple(transformer.collectives(graph))
+        inputs, size = recompute.input_bytes(model, view), view.element_bytes
+        none, selective, full = (
+            recompute.saved_bytes(graph, mode, inputs) for mode in ("none", "selective", "full")
+        )
+        gathered = [
+            node.message_bytes
+            for node in collectives
+            if (node.op, node.axis, node.phase) == ("all_gather", "tp", "forward")
+        ]
+        return cls(
+            operators=operators,
+            collectives=collectives,
+            again=tuple(recompute.run_again(graph, "full", stops_early)),
+            again_selective=tuple(recompute.run_again(graph, "selective", stops_early)),
+            saved=(none, selective, full),
+            gathered_bytes=sum(gathered),
+            widest_bytes=max((_widest_bytes(op, size) for op in operators), default=0),
+            weight_gradient_bytes=max((op.parameters for op in operators), default=0) * size,
+            parameters=sum(op.parameters for op in operators),
+            replicated_parameters=sum(op.parameters for op in operators if op.replicated),
+            expert_parameters=sum(op.parameters for op in operators if op.expert),
+        )
+
+
 class Blocks:
-    """Costs of the three blocks, by tensor-parallel degree and microbatch size, cached."""
+    """Costs of the blocks of a model, by their division, cached.
+
+    kinds: the kinds of layers there are, in the order of their first layer. stored: the format of
+    weights and activations. graphs: those of the model, if they have been built already.
+    calibration: what the cluster and the runtime have been calibrated by, for bands and births.
+    """
 
     def __init__(
         self,
@@ -76,74 +179,140 @@ class Blocks:
         workload: Workload,
         runtime: Runtime,
         profile: Profile | None,
+        graphs: BlockGraphs | None = None,
+        calibration: Calibration | None = None,
     ):
         self.model, self.cluster, self.workload = model, cluster, workload
-        self.runtime, self.profile = runtime, profile
-        flash = runtime.flash_attention
-        self.operators = OperatorTimes(cluster, workload.dtype, flash, profile)
+        self.runtime, self.profile, self.calibration = runtime, profile, calibration
+        self.kinds = tuple(LayerKind(*each) for each in dict.fromkeys(model.order))
+        self.stored = stored_dtype(workload.dtype)
+        self.graphs = graphs or BlockGraphs(model)
+        self.operators = OperatorTimes(
+            cluster, workload.dtype, runtime.flash_attention, profile, runtime.loss_passes
+        )
         self.collectives = CollectiveTimes(cluster, profile)
         self.cost = lru_cache(maxsize=4096)(self._cost)
 
     @classmethod
     def of_plan(cls, plan: Plan) -> "Blocks":
         """The blocks of a plan, from what the plan carries."""
-        return cls(plan.model, plan.cluster, plan.workload, plan.runtime, plan.profile)
+        asked = plan.model, plan.cluster, plan.workload, plan.runtime, plan.profile
+        return cls(*asked, calibration=plan.calibration)
 
-    def view(self, tp: int, micro_batch: int) -> RankView:
-        """What one rank sees at a tensor-parallel degree and microbatch size."""
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one stored weight or activation."""
+        return DTYPE_BYTES[self.stored]
+
+    def view(self, tp: int, micro_batch: int, cp: int = 1, ep: int = 1) -> RankView:
+        """What one rank sees under a division."""
         return RankView(
             batch=micro_batch,
             seq=self.workload.seq_len,
             tp=tp,
             sequence_parallel=self.runtime.sequence_parallel,
             flash=self.runtime.flash_attention,
-            fused_norms=self.cluster.accelerator.kind != "cpu",
-            dtype=self.workload.dtype,
+            fused_norms=self.runtime.fused_norms and self.cluster.accelerator.kind != "cpu",
+            fused_gate=self.runtime.fused_gate,
+            dtype=self.stored,
+            cp=cp,
+            ep=ep,
         )
 
     def graph(self, block: Block, tp: int, micro_batch: int) -> nx.DiGraph:
         """The block's operators and collectives on one rank."""
-        view = self.view(tp, micro_batch)
-        if block == "embedding":
-            return transformer.embedding_graph(self.model, view)
-        if block == "head":
-            return transformer.head_graph(self.model, view, holds_embedding=False)
-        return transformer.layer_graph(self.model, view)
+        return self.graphs.graph(block, self.view(tp, micro_batch))
 
-    def _cost(self, block: Block, tp: int, micro_batch: int, stride: int, groups: int) -> BlockCost:
-        """Cost of a block. stride: rank distance of tp neighbours; groups: tp groups per stage."""
-        graph = self.graph(block, tp, micro_batch)
-        operators = transformer.operators(graph)
-        collectives = transformer.collectives(graph)
+    def _cost(self, block: Block, division: Division) -> BlockCost:
+        """Cost of a block under a division."""
+        tp, runtime = division.tp, self.runtime
+        view = self.view(tp, division.micro_batch, division.cp, division.ep)
+        parts = self.graphs.parts(block, view, runtime.recompute_stops_early)
         births: dict[Birth, float] = {}
-        layer = block == "layer"
+        layer = isinstance(block, LayerKind)
         ahead, back = (self._composition(phase) if layer else 1.0 for phase in PHASES)
-        forward = self._compute(operators, "forward", births) * ahead
-        backward = self._compute(operators, "backward", births) * back
-        host = self.runtime.layer_host_seconds if layer else 0.0
-        forward_tp = self._exchange(collectives, "forward", stride, tp, groups)
-        backward_tp = self._exchange(collectives, "backward", stride, tp, groups)
-        kept = [op for op in operators if not self._skipped(op.name)]
-        resent = [node for node in collectives if not self._skipped(node.name)]
-        view = self.view(tp, micro_batch)
+        forward = self._compute(parts.operators, "forward", births) * ahead
+        backward = self._compute(parts.operators, "backward", births) * back
+        again = self._forward(parts.again) * ahead if layer else 0.0
+        selective = self._forward(parts.again_selective) * ahead
+        sent = self._sent(parts, layer)
+        forward_tp, backward_tp, again_tp = (self._exchange(nodes, division) for nodes in sent)
+        if runtime.overlaps_tp and layer and tp > 1:
+            forward, forward_tp = self._beside(forward, forward_tp, tp)
+            backward, backward_tp = self._beside(backward, backward_tp, tp)
+            again, again_tp = self._beside(again, again_tp, tp)
+        if layer:
+            ahead_floor, back_floor, again_floor = self._floors(sent, division)
+            forward = _at_least(forward + forward_tp, ahead_floor) - forward_tp
+            backward = _at_least(backward + backward_tp, back_floor) - backward_tp
+            again = _at_least(again + again_tp, again_floor) - again_tp
+        saved, kept_selective = self._kept(parts, tp, layer)
         return BlockCost(
-            forward=max(forward, host * FORWARD_SHARE_OF_HOST - forward_tp),
-            backward=max(backward, host * (1 - FORWARD_SHARE_OF_HOST) - backward_tp),
-            again=self._compute(kept, "forward", {}) * ahead if layer else 0.0,
+            forward=forward,
+            backward=backward,
+            again=again,
+            again_selective=selective,
             forward_tp=forward_tp,
             backward_tp=backward_tp,
-            again_tp=self._exchange(resent, "forward", stride, tp, groups) if layer else 0.0,
-            saved_bytes=sum(op.saved_bytes for op in operators),
-            checkpoint_bytes=view.outer_rows * self.model.hidden * view.element_bytes,
-            widest_bytes=max(_widest_bytes(op, view.element_bytes) for op in operators),
-            weight_gradient_bytes=max(op.parameters for op in operators) * view.element_bytes,
-            parameters=sum(op.parameters for op in operators),
-            replicated_parameters=sum(op.parameters for op in operators if op.replicated),
+            again_tp=again_tp,
+            saved_bytes=saved,
+            selective_bytes=kept_selective,
+            checkpoint_bytes=parts.saved[2],
+            widest_bytes=parts.widest_bytes,
+            weight_gradient_bytes=parts.weight_gradient_bytes,
+            parameters=parts.parameters,
+            replicated_parameters=parts.replicated_parameters,
+            expert_parameters=parts.expert_parameters,
             births=tuple(births.items()),
         )
 
-    def _skipped(self, name: str) -> bool:
-        return self.runtime.recompute_stops_early and name.endswith(SKIPPED_BY_EARLY_STOP)
+    def _kept(self, parts: Parts, tp: int, layer: bool) -> tuple[float, float]:
+        """Bytes kept without and with selective recomputation, as this runtime keeps them."""
+        none, selective, _ = parts.saved
+        if not layer:
+            return none, selective
+        share = self.runtime.gathered_share
+        share = float(self.runtime.keeps_gathered_inputs) if share is None else share
+        fewer = (1 - share) * _ungathered(parts, tp)
+        scale = self.runtime.activation_scale
+        return scale * (none - fewer), scale * (selective - fewer)
+
+    def _sent(self, parts: Parts, layer: bool) -> tuple[list[Collective], ...]:
+        """The block's own collectives: forward, backward, and in a forward that is run again."""
+        forward = [node for node in parts.collectives if node.phase == "forward"]
+        backward = [node for node in parts.collectives if node.phase == "backward"]
+        if not layer:
+            return forward, backward, []
+        if not self.runtime.keeps_gathered_inputs:
+            backward += [node for node in forward if (node.op, node.axis) == ("all_gather", "tp")]
+        again = [node for node in parts.again if isinstance(node, Collective)]
+        return forward, backward, [node for node in again if node.phase == "forward"]
+
+    def _floors(self, sent: tuple[list[Collective], ...], division: Division) -> tuple[float, ...]:
+        """What the host needs to launch a layer's forward, backward and second forward.
+
+        A collective of nothing still takes its latency, and the host waits for it.
+        """
+        host = self.runtime.layer_host_seconds
+        if not host:
+            return 0.0, 0.0, 0.0
+        shares = (FORWARD_SHARE_OF_HOST, 1 - FORWARD_SHARE_OF_HOST, FORWARD_SHARE_OF_HOST)
+        return tuple(
+            host * share + self._exchange([replace(n, message_bytes=1) for n in nodes], division)
+            for share, nodes in zip(shares, sent, strict=True)
+        )
+
+    def _beside(self, compute: float, exchange: float, pieces: int) -> tuple[float, float]:
+        """Compute and exposed exchange where one is cut in pieces that run beside the other.
+
+        The first of `pieces` cannot be hidden; what is hidden slows the compute.
+        """
+        hidden = min(exchange * (1 - 1 / pieces), compute)
+        return compute + self.runtime.overlap_slowdown * hidden, exchange - hidden
+
+    def _forward(self, nodes: Sequence[Node]) -> float:
+        operators = [node for node in nodes if isinstance(node, Operator)]
+        return self._compute(operators, "forward", {})
 
     def alone(self, busy: int) -> float:
         """Factor from seconds measured with `busy` ranks to those of a rank alone."""
@@ -158,7 +327,7 @@ class Blocks:
         return estimate.seconds * self.alone(self.profile.busy_ranks), estimate.birth
 
     def _compute(
-        self, operators: list[Operator], phase: Phase, births: dict[Birth, float]
+        self, operators: Sequence[Operator], phase: Phase, births: dict[Birth, float]
     ) -> float:
         total = 0.0
         for operator in operators:
@@ -171,14 +340,18 @@ class Blocks:
         """What a whole layer takes over the sum of its operators (1 where nobody measured)."""
         return self.profile.composition.get(phase, 1.0) if self.profile else 1.0
 
-    def _exchange(
-        self, collectives: list[Collective], phase: Phase, stride: int, tp: int, groups: int
-    ) -> float:
-        return sum(
-            float(self.collective(node.op, tp, stride, groups, node.message_bytes))
-            for node in collectives
-            if node.phase == phase
-        )
+    def _exchange(self, collectives: Sequence[Collective], division: Division) -> float:
+        return sum(node.count * self._one_exchange(node, division) for node in collectives)
+
+    def _one_exchange(self, node: Collective, division: Division) -> float:
+        """Seconds of one collective of a block."""
+        ranks, stride = {
+            "tp": (division.tp, division.stride),
+            "cp": (division.cp, division.cp_stride),
+            "ep": (division.ep, division.ep_stride),
+        }[node.axis]
+        seconds = self.collective(node.op, ranks, stride, division.groups, node.message_bytes)
+        return float(seconds)
 
     def collective(
         self, op: CollectiveOp, ranks: int, stride: int, groups: int, size: Floats | float
@@ -189,15 +362,30 @@ class Blocks:
         return seconds * self.alone(busy)
 
 
+def _at_least(seconds: float, floor: float) -> float:
+    """A host that launches and a device that computes: the slower one, rounded at the corner.
+
+    The 4-norm of both (calibration.md, section 1, found it better than the maximum).
+    """
+    return seconds if floor <= 0 else float((seconds**4 + floor**4) ** 0.25)
+
+
+def _ungathered(parts: Parts, tp: int) -> float:
+    """Bytes less where only a rank's own part of what is gathered is kept."""
+    return parts.gathered_bytes * (1 - 1 / tp)
+
+
 def _widest_bytes(operator: Operator, size: int) -> int:
     """Bytes of the largest activation gradient that an operator's backward makes; the loss
     computes in fp32 at least."""
     dims = dict(operator.dims)
-    if operator.kind == "linear":
+    if operator.kind in ("linear", "grouped_linear", "convolution"):
         return dims["m"] * max(dims["k"], dims["n"]) * size
-    if operator.kind == "attention":
-        widths = (dims["heads"] + 2 * dims["kv_heads"]) * dims["head_dim"]
-        return dims["batch"] * dims["seq"] * widths * size
+    if operator.kind in CORE_KINDS:
+        rows = dims["batch"] * max(dims["seq"], dims.get("keys", 0))
+        return rows * (dims["heads"] + 2 * dims["kv_heads"]) * dims["head_dim"] * size
     if operator.kind in ("cross_entropy", "parallel_cross_entropy"):
-        return dims["rows"] * dims["vocab"] * max(size, transformer.LOSS_BYTES)
+        return dims["rows"] * dims["vocab"] * max(size, elements.FP32_BYTES)
+    if operator.kind == "relative_bias":
+        return dims["heads"] * dims["pairs"] * size
     return dims["rows"] * dims.get("width", 1) * size

@@ -4,6 +4,7 @@ A search over layouts is a table. All rows of one Candidates share pp, schedule 
 mode, so that every formula is a handful of numpy expressions over [N] or [N, pp].
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,9 +19,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """N plans. dp, tp, micro_batch, microbatches, zero: [N]; counts, recomputed: [N, pp].
+    """N plans of pp stages. dp, tp, micro_batch, microbatches, zero: [N]; the rest [N, pp].
 
-    counts: layers per stage. recomputed: how many of them recompute (all or none in a search).
+    counts: layers per stage, of all its chunks together. recomputed: how many of them recompute
+    (all or none in a search). vpp: chunks per stage. cp, ep: ranks of a context and an expert
+    group. With chunks and several kinds of layers, a stage's kinds are counted as if its layers
+    were consecutive.
     """
 
     pp: int
@@ -34,6 +38,9 @@ class Candidates:
     zero: Ints
     counts: Ints
     recomputed: Ints
+    vpp: int = 1
+    cp: int = 1
+    ep: int = 1
 
     def __len__(self) -> int:
         return len(self.dp)
@@ -41,9 +48,7 @@ class Candidates:
     def take(self, rows: Ints | NDArray[np.bool_]) -> Self:
         """The chosen rows."""
         arrays = ("dp", "tp", "micro_batch", "microbatches", "zero", "counts", "recomputed")
-        chosen = {name: getattr(self, name)[rows] for name in arrays}
-        same = {name: getattr(self, name) for name in ("pp", "schedule", "recompute", "axis_order")}
-        return type(self)(**same, **chosen)
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in arrays})
 
     def layout(self, row: int) -> Layout:
         """One row as a Layout."""
@@ -51,6 +56,9 @@ class Candidates:
             dp=int(self.dp[row]),
             tp=int(self.tp[row]),
             pp=self.pp,
+            vpp=self.vpp,
+            cp=self.cp,
+            ep=self.ep,
             micro_batch=int(self.micro_batch[row]),
             zero=int(self.zero[row]),
             recompute=self.recompute,
@@ -64,13 +72,15 @@ class Candidates:
 
     @classmethod
     def of_plan(cls, layout: Layout, stages: tuple[Stage, ...], global_batch: int) -> Self:
-        """One plan as a table of one row."""
+        """One plan as a table of one row. Chunk i of the stages lies on rank i % pp."""
 
         def column(value: int) -> Ints:
             return np.array([value], dtype=np.int64)
 
-        counts = [len(stage.layers) for stage in stages]
-        recomputed = [sum(c.recompute != "none" for c in stage.layers) for stage in stages]
+        chunks = [stages[rank :: layout.pp] for rank in range(layout.pp)]
+        choices = [[c for stage in own for c in stage.layers] for own in chunks]
+        counts = [len(own) for own in choices]
+        recomputed = [sum(c.recompute != "none" for c in own) for own in choices]
         modes = {c.recompute for stage in stages for c in stage.layers} - {"none"}
         return cls(
             pp=layout.pp,
@@ -84,4 +94,7 @@ class Candidates:
             zero=column(layout.zero),
             counts=np.array([counts], dtype=np.int64),
             recomputed=np.array([recomputed], dtype=np.int64),
+            vpp=layout.vpp,
+            cp=layout.cp,
+            ep=layout.ep,
         )

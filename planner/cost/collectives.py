@@ -11,17 +11,31 @@ ring. NCCL, ring algorithms (Thakur et al. 2005; the bandwidth factors of nccl-t
 
 A ring that leaves the smallest tier is as fast as its slowest crossing: k group members in one
 domain of the inner tier share its way out, so B = min(B_inner, k * B_outer). Groups that run
-side by side on other devices have links of their own.
+side by side on other devices have links of their own. A network shared by d domains gives
+B_outer / (1 + congestion * log2 d) (fitted where runs show it). Messages between two ranks use
+one link of each tier they cross; in an all_to_all every rank sends (n-k)/n * S out of its domain
+through its own. send_recv over n ranks is between neighbours, as slow as the slowest pair.
 
-gloo (measured facts): reduce_scatter takes as long as all_reduce, and every ring step waits
-twice for its neighbour, so alpha counts double except in all_to_all and send_recv.
+An all-reduce takes the best of what NCCL has: the ring; a double binary tree over k members in
+each of d domains (Sanders et al. 2009), 2 * (log2(k) * alpha_inner + log2(d) * alpha_outer)
++ 2 * S / B; and, inside one domain with adding switches, the ring at in_network_gain * B.
+
+gloo (measured facts): reduce_scatter takes as long as all_reduce; every ring step waits twice for
+its neighbour, so alpha counts double; all_to_all takes 2 alpha however many ranks there are.
 
 A profile of the machine replaces the formulas: log-log interpolation between the measured
-sizes, proportional above the largest and constant below the smallest one.
+sizes, proportional above the largest and constant below the smallest one; with a single size the
+formula keeps its shape and gets the measurement's height. A measurement that notes over how many
+nodes its group was spread stands only for groups spread over as many; where it crosses nodes,
+groups share network cards, so it must have been taken with at least as many groups at once. Of
+results in place and out of place the kind that training uses is taken: all_reduce and broadcast
+in place, the others out of place.
 """
 
 import functools
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +63,9 @@ RING_STEPS: dict[str, Callable[[int], int]] = {
     "broadcast": lambda n: n - 1,
     "send_recv": lambda n: 1,
 }
+
+IN_PLACE = ("all_reduce", "broadcast")
+"""Collectives whose result overwrites the input in training."""
 
 
 class CollectiveTimes:
@@ -82,47 +99,146 @@ class CollectiveTimes:
         return "assumed" if ranks == 1 else self.curve(op, ranks, stride, groups)[1]
 
     def _curve(self, op: CollectiveOp, ranks: int, stride: int, groups: int) -> tuple[Curve, Birth]:
-        samples = self._matching(op, ranks, groups)
+        samples = self._matching(op, ranks, groups, self._nodes(ranks, stride))
         if len(samples) >= 2:
             return _interpolation(samples), "measured"
-        latency, bandwidth = self._link(ranks, stride)
-        return _formula(op, ranks, latency, bandwidth, self._cluster.backend), "assumed"
+        formula = _formula(op, ranks, self._route(ranks, stride), self._cluster.backend)
+        return (_through(formula, samples[0]), "fitted") if samples else (formula, "assumed")
 
-    def _matching(self, op: CollectiveOp, ranks: int, groups: int) -> list[CollectiveSample]:
-        fitting = [s for s in self._samples if s.op == op and s.ranks == ranks]
+    def _nodes(self, ranks: int, stride: int) -> int:
+        """Over how many nodes a group is spread."""
+        per_node = self._cluster.devices_per_node
+        return ranks if stride >= per_node else -(-ranks * stride // per_node)
+
+    def _matching(
+        self, op: CollectiveOp, ranks: int, groups: int, nodes: int | None = None
+    ) -> list[CollectiveSample]:
+        """Samples of one case, by size; any spread over nodes where nodes is None."""
+        ranks = _partners(op, ranks)
+        fitting = [
+            s
+            for s in self._samples
+            if s.op == op and s.ranks == ranks and (nodes is None or _stands_for(s, nodes, groups))
+        ]
         closest = min((s.groups for s in fitting), key=lambda g: abs(g - groups), default=None)
-        chosen = {s.message_bytes: s for s in fitting if s.groups == closest}
+        ordered = sorted(
+            (s for s in fitting if s.groups == closest),
+            key=lambda s: s.in_place is (op in IN_PLACE),
+        )
+        chosen = {s.message_bytes: s for s in ordered}
         return [chosen[size] for size in sorted(chosen)]
 
     def measured_busy(self, op: CollectiveOp, ranks: int, groups: int) -> int:
         """Ranks that were busy when this collective was measured (ranks itself if never)."""
         samples = self._matching(op, ranks, groups)
-        return samples[0].ranks * samples[0].groups if samples else ranks * groups
+        return samples[0].ranks * samples[0].groups if samples else _partners(op, ranks) * groups
 
-    def _link(self, ranks: int, stride: int) -> tuple[float, float]:
-        """Latency and bandwidth of the slowest crossing of a ring of `ranks` at `stride`."""
-        span = ranks * stride
-        tiers = self._cluster.tiers
-        latency, bandwidth = 0.0, np.inf
-        inner = 1
-        for tier in tiers:
-            members = max(1, inner // stride)
-            crossing = tier.bandwidth_bytes_per_second * min(members, ranks)
-            if span > inner:
-                bandwidth = min(
-                    bandwidth, crossing if inner > 1 else crossing / min(members, ranks)
+    def _route(self, ranks: int, stride: int) -> "Route":
+        """What a group of `ranks` at `stride` crosses; of several such groups, the worst placed.
+
+        Groups start at multiples of their span and domains at multiples of their size, so the
+        smallest piece of a group inside a domain is as long as the divisor they share.
+        """
+        span, inner, below = ranks * stride, 1, 0.0
+        route = Route(0.0, math.inf, math.inf, 0.0, 0.0, ranks, 1, 1.0)
+        for tier in self._cluster.tiers:
+            piece = math.gcd(span, inner)
+            if piece < span:
+                members, domains = max(1, piece // stride), max(2, math.ceil(span / inner))
+                slowed = 1 + tier.congestion * math.log2(domains if inner > 1 else 1)
+                link = tier.bandwidth_bytes_per_second / slowed
+                route = Route(
+                    latency=max(route.latency, tier.latency_seconds),
+                    bandwidth=min(route.bandwidth, link * members),
+                    link=min(route.link, link),
+                    apart_seconds=max(route.apart_seconds, (ranks - members) / ranks / link),
+                    near_latency=below or tier.latency_seconds,
+                    members=members if inner > 1 else ranks,
+                    domains=min(ranks, domains) if inner > 1 else 1,
+                    gain=tier.in_network_gain,
                 )
-                latency = max(latency, tier.latency_seconds)
+                below = tier.latency_seconds
             inner = tier.devices
-        return latency, float(bandwidth)
+        return route
 
 
-def _formula(op: CollectiveOp, n: int, latency: float, bandwidth: float, backend: str) -> Curve:
-    factor, steps = BANDWIDTH_FACTOR[op](n), RING_STEPS[op](n)
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way of a group's messages.
+
+    latency, bandwidth: the slowest on a ring. link: the slowest between two neighbours.
+    apart_seconds: per byte that every rank deals out to all. near_latency: inside a domain.
+    members, domains: of the group, per domain and in all. gain: what adding switches gain in one
+    domain.
+    """
+
+    latency: float
+    bandwidth: float
+    link: float
+    apart_seconds: float
+    near_latency: float
+    members: int
+    domains: int
+    gain: float
+
+
+def _stands_for(sample: CollectiveSample, nodes: int, groups: int) -> bool:
+    """Whether a sample says how long a group over so many nodes takes beside others."""
+    if sample.nodes is None:
+        return True
+    return sample.nodes == nodes and (nodes == 1 or sample.groups >= groups)
+
+
+def _formula(op: CollectiveOp, n: int, route: Route, backend: str) -> Curve:
     if backend == "gloo":
-        factor = BANDWIDTH_FACTOR["all_reduce"](n) if op == "reduce_scatter" else factor
-        steps *= 1 if op in ("all_to_all", "send_recv") else 2
-    return lambda sizes: steps * latency + factor * sizes / bandwidth
+        return _gloo(op, n, route)
+    return _all_reduce(n, route) if op == "all_reduce" else _ring(op, n, route)
+
+
+def _partners(op: CollectiveOp, ranks: int) -> int:
+    """How many ranks one such operation joins: send_recv two of them."""
+    return 2 if op == "send_recv" else ranks
+
+
+def _byte_seconds(op: CollectiveOp, n: int, route: Route) -> float:
+    """Seconds per byte of the full tensor, by ring or directly."""
+    if op == "all_to_all":
+        return route.apart_seconds
+    if op == "send_recv":
+        return 1 / route.link
+    return BANDWIDTH_FACTOR[op](n) / route.bandwidth
+
+
+def _ring(op: CollectiveOp, n: int, route: Route) -> Curve:
+    steps, per_byte = RING_STEPS[op](n), _byte_seconds(op, n, route)
+    return lambda sizes: steps * route.latency + sizes * per_byte
+
+
+def _all_reduce(n: int, route: Route) -> Curve:
+    factor, ring = BANDWIDTH_FACTOR["all_reduce"](n), _ring("all_reduce", n, route)
+    up = math.log2(route.members) * route.near_latency + math.log2(route.domains) * route.latency
+    depth = 2 * up if route.domains > 1 else np.inf
+
+    def curve(sizes: Floats) -> Floats:
+        tree = depth + 2 * sizes / route.bandwidth
+        added = 2 * route.latency + factor * sizes / (route.gain * route.bandwidth)
+        best = np.minimum(ring(sizes), tree)
+        return np.minimum(best, added) if route.gain > 1 and route.domains == 1 else best
+
+    return curve
+
+
+def _gloo(op: CollectiveOp, n: int, route: Route) -> Curve:
+    steps = {"all_to_all": 2, "send_recv": 1}.get(op, 2 * RING_STEPS[op](n))
+    same: CollectiveOp = "all_reduce" if op == "reduce_scatter" else op
+    per_byte = _byte_seconds(same, n, route)
+    return lambda sizes: steps * route.latency + sizes * per_byte
+
+
+def _through(formula: Curve, sample: CollectiveSample) -> Curve:
+    """A formula scaled to one measurement."""
+    ratio = sample.seconds / float(formula(np.asarray(max(1.0, sample.message_bytes))))
+    return lambda sizes: ratio * formula(sizes)
 
 
 def _interpolation(samples: list[CollectiveSample]) -> Curve:

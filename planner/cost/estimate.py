@@ -6,7 +6,7 @@
 
 The maximum over stages stands before the optimiser because the gradient norm joins all ranks.
 
-Where ranks share cores (SharedCores), a stage occupies dp*tp cores and the closed form becomes
+Where ranks share cores (SharedCores), a stage occupies dp*tp*cp cores and the closed form becomes
 
     max( T * slowdown(min(ranks, cores)),  work * slowdown(ranks) / ranks )
 
@@ -22,8 +22,8 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.collectives import Floats
 from planner.cost.memory import StageMemory, stage_memory
-from planner.cost.pipeline import pipeline_seconds
-from planner.cost.stages import StageTimes, stage_times
+from planner.cost.pipeline import interleaved_seconds
+from planner.cost.stages import BlockTables, StageTimes, stage_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,16 @@ class Estimates:
 
 def estimate(blocks: Blocks, candidates: Candidates) -> Estimates:
     """Step time and peak memory of every candidate."""
-    times = stage_times(blocks, candidates)
-    memory = stage_memory(blocks, candidates)
-    pipeline = pipeline_seconds(
-        candidates.schedule, times.forward, times.backward, candidates.microbatches, times.hop
+    tables = BlockTables(blocks, candidates)
+    times, memory = stage_times(tables), stage_memory(tables)
+    pipeline = interleaved_seconds(
+        candidates.schedule,
+        times.forward,
+        times.backward,
+        candidates.microbatches,
+        times.hop,
+        candidates.vpp,
+        blocks.runtime.overlaps_p2p,
     )
     drain = np.cumsum(times.backward + times.hop[:, None], axis=1)
     end = pipeline[:, None] - np.concatenate([np.zeros((len(drain), 1)), drain[:, :-1]], axis=1)
@@ -66,8 +72,9 @@ def _on_shared_cores(
     if shared is None:
         return step
     per_stage = (times.forward + times.backward) * candidates.microbatches[:, None]
-    busy = (per_stage + times.reduce + times.optimizer).sum(axis=1) * candidates.dp * candidates.tp
-    ranks = candidates.dp * candidates.tp * candidates.pp
+    per_rank = candidates.dp * candidates.tp * candidates.cp
+    busy = (per_stage + times.reduce + times.optimizer).sum(axis=1) * per_rank
+    ranks = per_rank * candidates.pp
     few = np.array([shared.factor(min(n, shared.cores)) for n in ranks.tolist()])
     crowded = np.array([shared.factor(n) / n for n in ranks.tolist()])
     result: Floats = np.maximum(step * few, busy * crowded)

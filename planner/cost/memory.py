@@ -1,17 +1,21 @@
 """Memory: an upper bound on the bytes one rank of each stage holds, by purpose.
 
-P parameters on the rank, d = dp, k microbatches in flight, n layers of which r recompute:
+P parameters on the rank, d = dp*cp ranks that hold the same (experts: dp*cp*tp/ep), k microbatches
+in flight, n layers of which r recompute:
 
-    weights      P * w                      w bytes of the workload's dtype
+    weights      P * w                      w bytes of a stored weight (/ d in ZeRO 3)
     gradients    P * g                      g = 4 where gradients accumulate in fp32, + 2 where
-                                            the 16-bit gradients are kept beside them
+                                            the 16-bit gradients are kept beside them (/ d from
+                                            ZeRO 2 on)
     optimizer    P * (8 + 4 [master]) / d   (/ d from ZeRO 1 on; 16 for fp64)
-    activations  k * (n - r) * saved + k * r * checkpoint
-                 + [r > 0] saved            the layer being recomputed
-                 + [first] k * tokens + [last] k_last * head
-    logits       2 * rows * vocab / tp      gradient and probabilities beside the saved ones
+    activations  k * (n - r) * saved + k * r * kept     kept: what recomputation leaves
+                 + [r > 0] saved            what of the layer being recomputed is made again
+                 + [first] k * tokens + [last] k * head
+    logits       2 * rows * vocab / tp      gradient and probabilities beside the saved ones, or
+                                            all that a runtime needs per logit (logit_bytes)
     buffers      2 * widest activation gradient + largest weight gradient before it is added
-                 + transfers between stages + the padded shard of ZeRO 1
+                 + transfers between stages + the padded shard of ZeRO 1 and up
+                 + one layer's gradients (ZeRO 2 and 3) and two gathered layers (ZeRO 3)
     runtime      context + allocator slack * everything above
 
 It is a promise: measured peaks must not exceed it (tests/test_promises.py).
@@ -22,12 +26,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from planner.cost.blocks import Blocks
-from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
-from planner.cost.pipeline import in_flight
-from planner.cost.stages import block_column, block_table, gradient_bytes, stage_parameters
-from planner.spec.workload import DTYPE_BYTES
+from planner.cost.pipeline import ends_in_flight, in_flight
+from planner.cost.stages import BlockTables, gradient_bytes, stage_parameters
+from planner.graph.elements import FP32_BYTES
+from planner.graph.operator import Block
+from planner.spec.runtime import Recompute
+
+KEPT: dict[Recompute, str] = {"selective": "selective_bytes", "full": "checkpoint_bytes"}
+"""The field of a block that says what a recompute mode keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,63 +71,99 @@ class StageMemory:
         return {name: float(getattr(self, name)[row, stage]) for name in self.PURPOSES}
 
 
-def stage_memory(blocks: Blocks, candidates: Candidates) -> StageMemory:
+def stage_memory(tables: BlockTables) -> StageMemory:
     """Upper bounds for every stage of every candidate."""
-    size = DTYPE_BYTES[blocks.workload.dtype]
-    parameters, _ = stage_parameters(blocks, candidates)
-    shards = np.where(candidates.zero > 0, candidates.dp, 1)[:, None]
-    weights = parameters * size
+    blocks, candidates = tables.blocks, tables.candidates
+    size, zero = blocks.element_bytes, candidates.zero[:, None]
+    states = stage_parameters(tables)
+    parameters, own = states.all, states.own
+    weights = np.where(zero > 2, own, parameters) * size
     accumulated = gradient_bytes(blocks)
     beside = size if blocks.runtime.keeps_low_precision_gradients and size < accumulated else 0
-    gradients = parameters * (accumulated + beside)
+    gradients = np.where(zero > 1, own, parameters) * (accumulated + beside)
     moments = 2 * max(size, 4) + (4 if blocks.runtime.master_weights and size < 4 else 0)
-    optimizer = np.ceil(parameters / shards) * moments
-    held = in_flight(candidates.schedule, candidates.pp, candidates.microbatches)
-    each, again = _per_microbatch(blocks, candidates)
-    logits, buffers = _logits(blocks, candidates), _buffers(blocks, candidates, parameters, held)
-    activations = held * each + again
+    optimizer = np.where(zero > 0, own, parameters) * moments
+    shape = (candidates.schedule, candidates.pp, candidates.microbatches, candidates.vpp)
+    held, ends = in_flight(*shape), _ends(tables)
+    layers, again = _per_microbatch(tables)
+    logits, buffers = _logits(tables), _buffers(tables, own, held)
+    activations = held * layers + ends_in_flight(*shape) * ends + again
+    each = layers + ends
     tensors = weights + gradients + optimizer + activations + logits + buffers
     slack = blocks.runtime.allocator_slack * tensors + blocks.runtime.context_bytes
     return StageMemory(weights, gradients, optimizer, activations, logits, buffers, slack, each)
 
 
-def _per_microbatch(blocks: Blocks, candidates: Candidates) -> tuple[Floats, Floats]:
-    layer = block_table(blocks, candidates, "layer")
-    saved = block_column(layer, "saved_bytes")[:, None]
-    recomputed = candidates.recomputed if candidates.recompute == "full" else 0
-    kept = candidates.counts - recomputed
-    checkpoint = block_column(layer, "checkpoint_bytes")[:, None]
-    each = saved * kept + checkpoint * recomputed
-    each[:, 0] += block_column(block_table(blocks, candidates, "embedding"), "saved_bytes")
-    each[:, -1] += block_column(block_table(blocks, candidates, "head"), "saved_bytes")
-    return each, np.where(np.asarray(recomputed) > 0, saved, 0.0) * np.ones_like(each)
+def _per_microbatch(tables: BlockTables) -> tuple[Floats, Floats]:
+    """What the layers of a stage keep of one microbatch, and while one of them runs again."""
+    candidates = tables.candidates
+    each = tables.over_layers("saved_bytes")
+    again = np.zeros_like(each)
+    if candidates.recompute != "none":
+        each -= tables.over_recomputed("saved_bytes")
+        each += tables.over_recomputed(KEPT[candidates.recompute])
+        again = np.where(candidates.recomputed > 0, _made_again(tables), 0.0)
+    return each, again
 
 
-def _logits(blocks: Blocks, candidates: Candidates) -> Floats:
-    """The logits' gradient and one more copy while the loss runs, on the last stage."""
+def _made_again(tables: BlockTables) -> Floats:
+    """The largest that a layer makes again: all it keeps, or its attention scores."""
+    if tables.candidates.recompute == "full":
+        return _widest(tables, "saved_bytes", ends=False)
+    cores = [
+        tables.column(kind, "saved_bytes") - tables.column(kind, "selective_bytes")
+        for kind in tables.blocks.kinds
+    ]
+    again: Floats = np.max(cores, axis=0)[:, None]
+    return again
+
+
+def _ends(tables: BlockTables) -> Floats:
+    """What the embedding and the head keep of one microbatch."""
+    kept = np.zeros(tables.candidates.counts.shape)
+    kept[:, 0] += tables.column("embedding", "saved_bytes")
+    if tables.blocks.runtime.logit_bytes is None:
+        kept[:, -1] += tables.column("head", "saved_bytes")
+    return kept
+
+
+def _logits(tables: BlockTables) -> Floats:
+    """On the last stage: what the runtime needs per logit, or the logits' gradient and a copy."""
+    candidates, per_logit = tables.candidates, tables.blocks.runtime.logit_bytes
     logits = np.zeros(candidates.counts.shape)
-    head = block_table(blocks, candidates, "head")
-    logits[:, -1] = 2 * block_column(head, "widest_bytes")
+    widest = tables.column("head", "widest_bytes")
+    if per_logit is None:
+        logits[:, -1] = 2 * widest
+    else:
+        logits[:, -1] = per_logit * widest / max(tables.blocks.element_bytes, FP32_BYTES)
     return logits
 
 
-def _widest(blocks: Blocks, candidates: Candidates, field: str) -> Floats:
+def _widest(tables: BlockTables, field: str, ends: bool = True) -> Floats:
     """The largest of a field over the blocks of each stage (logits apart), [N, pp]."""
-    layer = block_column(block_table(blocks, candidates, "layer"), field)
-    widest = np.repeat(layer[:, None], candidates.pp, axis=1)
-    ends = [("embedding", 0)] + ([("head", -1)] if field == "weight_gradient_bytes" else [])
-    for block, stage in ends:
-        own = block_column(block_table(blocks, candidates, block), field)
-        widest[:, stage] = np.maximum(widest[:, stage], own)
+    layer = np.max([tables.column(kind, field) for kind in tables.blocks.kinds], axis=0)
+    widest: Floats = np.repeat(layer[:, None], tables.candidates.pp, axis=1)
+    if not ends:
+        return widest
+    others: list[tuple[Block, int]] = [("embedding", 0)]
+    others += [("head", -1)] if field == "weight_gradient_bytes" else []
+    for block, stage in others:
+        widest[:, stage] = np.maximum(widest[:, stage], tables.column(block, field))
     return widest
 
 
-def _buffers(blocks: Blocks, candidates: Candidates, parameters: Floats, held: Ints) -> Floats:
-    layer = block_table(blocks, candidates, "layer")
-    widest = _widest(blocks, candidates, "widest_bytes")
-    fresh = _widest(blocks, candidates, "weight_gradient_bytes")
-    hop = block_column(layer, "checkpoint_bytes")[:, None] if candidates.pp > 1 else 0.0
-    padding = DTYPE_BYTES[blocks.workload.dtype] * candidates.dp[:, None]
-    sharded = parameters / candidates.dp[:, None] * gradient_bytes(blocks) + padding
-    result: Floats = 2 * widest + fresh + 2 * held * hop
-    return result + np.where(candidates.zero[:, None] > 0, sharded, 0.0)
+def _buffers(tables: BlockTables, own: Floats, held: Floats) -> Floats:
+    blocks, candidates = tables.blocks, tables.candidates
+    widest = _widest(tables, "widest_bytes")
+    kept = _widest(tables, "checkpoint_bytes", ends=False)
+    fresh = _widest(tables, "weight_gradient_bytes")
+    hop = kept if candidates.pp > 1 else 0.0
+    replicas, zero = (candidates.dp * candidates.cp)[:, None], candidates.zero[:, None]
+    padding = blocks.element_bytes * replicas
+    sharded = own * gradient_bytes(blocks) + padding
+    layer = _widest(tables, "parameters")
+    layers = np.where(zero > 1, layer * gradient_bytes(blocks), 0.0)
+    layers += np.where(zero > 2, 2 * layer * blocks.element_bytes, 0.0)
+    result: Floats = 2 * widest + fresh + 2 * held * hop + layers
+    apart = (zero > 0) & (not blocks.runtime.scatters_in_place)
+    return result + np.where(apart, sharded, 0.0)

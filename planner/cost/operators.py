@@ -8,20 +8,34 @@ Interpolated (fitted): from the nearest measured shapes of the same kind, phase 
 distance in the logarithms of the dims; work(x) is proportional to the FLOPs (matrix products,
 attention) or the elements touched, so that only the efficiency is interpolated.
 Roofline (assumed): t = launch + max(flops / (peak * efficiency), bytes / (bandwidth *
-efficiency)), with the accelerator's catalogued efficiencies (Williams et al. 2009). A causal
-flash kernel does half of the square that `Operator` counts; a materialised one does all of it.
-It leaves out tile and wave quantisation and the cost of cold caches.
+efficiency)), with the accelerator's catalogued efficiencies (Williams et al. 2009). A flash
+kernel skips the keys that the mask hides (`Operator.kernel_share`); a materialised one does not.
+Matrix products reach the share of the peak that their shape leaves (planner.cost.matmul).
+With fp8 the products run in fp8, attention and everything kept in 16 bits. It leaves out the cost
+of cold caches.
 """
 
+import functools
 import math
 from collections import defaultdict
 from typing import NamedTuple
 
+from planner.cost.matmul import share_of_peak
+from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Operator
 from planner.spec.cluster import Accelerator, ClusterSpec
 from planner.spec.documents import InputError
 from planner.spec.profile import OperatorSample, Phase, Profile
 from planner.spec.provenance import Birth
+from planner.spec.workload import stored_dtype
+
+ALIGNMENT, MISALIGNED = 8, 1 / 6
+"""Tensor cores want 8 elements of 16 bits in a row; other head sizes run on slower units.
+Fitted: GPT runs of bigscience_bloom_prequel.csv with head_dim 108 against 216, by hand."""
+
+LOSSES = ("cross_entropy", "parallel_cross_entropy")
+PLAIN_LOSS_PASSES = 2.0
+"""Passes over fp32 logits that the graph's 8 bytes per logit stand for, in 16 bits."""
 
 NEIGHBOURS = 4
 """Measured shapes that an interpolation rests on; more would average over unlike shapes."""
@@ -40,9 +54,16 @@ class OperatorTimes:
     Raises InputError when the accelerator has no peak for the dtype and nothing is measured.
     """
 
-    def __init__(self, cluster: ClusterSpec, dtype: str, flash: bool, profile: Profile | None):
+    def __init__(
+        self,
+        cluster: ClusterSpec,
+        dtype: str,
+        flash: bool,
+        profile: Profile | None,
+        loss_passes: float = PLAIN_LOSS_PASSES,
+    ):
         self.flash = flash
-        self._roofline = Roofline(cluster.accelerator, dtype, flash)
+        self._roofline = Roofline(cluster.accelerator, dtype, flash, loss_passes)
         self._samples: dict[tuple[str, Phase], list[OperatorSample]] = defaultdict(list)
         for sample in profile.operators if profile else ():
             if sample.dtype == dtype:
@@ -99,29 +120,66 @@ def _distance(one: dict[str, int], other: dict[str, int]) -> float:
 class Roofline:
     """The assumed time of an operator on a device nobody profiled."""
 
-    def __init__(self, accelerator: Accelerator, dtype: str, flash: bool):
-        self.accelerator = accelerator
-        self.flash = flash
-        self.dtype = dtype
+    def __init__(self, accelerator: Accelerator, dtype: str, flash: bool, loss_passes: float):
+        self.accelerator, self.dtype, self.flash = accelerator, dtype, flash
+        self.loss = loss_passes / PLAIN_LOSS_PASSES
 
     def seconds(self, operator: Operator, phase: Phase) -> float:
         """Launch plus the slower of arithmetic and memory."""
-        device = self.accelerator
-        attention = operator.kind == "attention"
-        flops = operator.flops(phase) * (0.5 if attention and self.flash else 1.0)
-        efficiency = device.attention_efficiency if attention else device.matmul_efficiency
-        arithmetic = flops / (self._peak() * efficiency) if flops else 0.0
+        device, moved = self.accelerator, float(operator.bytes_moved(phase))
         bandwidth = device.memory_bandwidth_bytes_per_second
         if bandwidth is None:
             raise InputError(
                 f"accelerator {device.name!r}: memory_bandwidth_bytes_per_second is empty; "
                 f"add it in the cluster file or take a profile"
             )
-        memory = operator.bytes_moved(phase) / (bandwidth * device.memory_efficiency)
-        return device.launch_seconds + max(arithmetic, memory)
+        if operator.kind in LOSSES:
+            moved *= self.loss
+        memory = moved / (bandwidth * device.memory_efficiency)
+        return device.launch_seconds + max(self._arithmetic(operator, phase), memory)
 
-    def _peak(self) -> float:
-        return peak_flops(self.accelerator, self.dtype)
+    def _arithmetic(self, operator: Operator, phase: Phase) -> float:
+        if not operator.flops(phase):
+            return 0.0
+        if operator.kind in CORE_KINDS:
+            share = operator.kernel_share if self.flash else 1.0
+            peak = peak_flops(self.accelerator, stored_dtype(self.dtype))
+            share /= MISALIGNED if dict(operator.dims)["head_dim"] % ALIGNMENT else 1.0
+            return operator.flops(phase) * share / (peak * self.accelerator.attention_efficiency)
+        best = self._best
+        dims = dict(operator.dims)
+        groups = dims.get("groups", 1)
+        m, k, n = max(1, dims["m"] // groups), dims["k"], dims["n"]
+        if phase == "forward":
+            return operator.forward_flops / (best * self._share(m, n, k, groups))
+        inputs = operator.input_gradient_flops / self._share(m, k, n, groups)
+        weights = operator.weight_gradient_flops / self._share(k, n, m, groups)
+        return (inputs + weights) / best
+
+    @functools.cached_property
+    def _best(self) -> float:
+        return best_flops(self.accelerator, self.dtype)
+
+    def _share(self, m: int, n: int, k: int, groups: int) -> float:
+        cores = self.accelerator.multiprocessors
+        if cores is None:
+            return 1.0
+        return share_of_peak(m, n * groups, k, cores)
+
+
+def best_flops(accelerator: Accelerator, dtype: str) -> float:
+    """The rate that a large, well-shaped matrix product reaches.
+
+    matmul_efficiency is that of 16 bits; where the catalog has the best published products of both
+    formats, another format's share of its own peak differs as theirs do.
+    """
+    reached = {str(name): rate for name, rate in accelerator.matmul_flops.items()}
+    sixteen = next((name for name in ("bf16", "fp16") if name in reached), None)
+    best = peak_flops(accelerator, dtype) * accelerator.matmul_efficiency
+    if sixteen is None or dtype not in reached:
+        return best
+    shares = [reached[name] / peak_flops(accelerator, name) for name in (dtype, sixteen)]
+    return best * shares[0] / shares[1]
 
 
 def peak_flops(accelerator: Accelerator, dtype: str) -> float:

@@ -42,6 +42,33 @@ def pipeline_seconds(
     return _one_f_one_b(forward, backward, microbatches, hop)
 
 
+def interleaved_seconds(
+    schedule: str,
+    forward: Floats,
+    backward: Floats,
+    microbatches: Ints,
+    hop: Floats,
+    chunks: int,
+    hides_hops: bool = False,
+) -> Floats:
+    """The same for stages cut in `chunks` (vpp): the bubble shrinks, the transfers multiply.
+
+    T = m * max t + (T_1 - m * max t) / v + H + 2m(v-1)c, with T_1 without chunks and transfers and
+    H what transfers add to it. Exact for equal stages, free transfers and m a multiple of p
+    (Narayanan et al. 2021). A receive holds its rank for a hop, and a rank receives 2m(v-1)
+    messages more; with hides_hops these pass beside the compute of other chunks.
+    """
+    plain = pipeline_seconds(schedule, forward, backward, microbatches, hop)
+    if chunks == 1:
+        return plain
+    free = pipeline_seconds(schedule, forward, backward, microbatches, np.zeros_like(hop))
+    busy = microbatches * (forward + backward).max(axis=1)
+    shown = forward.shape[1] > 1 and not hides_hops
+    sent = plain - free + (2 * microbatches * (chunks - 1) * hop if shown else 0.0)
+    result: Floats = busy + (free - busy) / chunks + sent
+    return result
+
+
 def _gpipe(forward: Floats, backward: Floats, m: Ints, hop: Floats) -> Floats:
     p = forward.shape[1]
     through = (forward + backward).sum(axis=1) + 2 * (p - 1) * hop
@@ -91,8 +118,30 @@ def _overlapping(
     return result
 
 
-def in_flight(schedule: str, stages: int, microbatches: Ints) -> Ints:
-    """Microbatches held by each stage at its fullest, shape [N, stages]."""
+def in_flight(schedule: str, stages: int, microbatches: Ints, chunks: int = 1) -> Floats:
+    """Microbatches held by each stage at its fullest, shape [N, stages].
+
+    With v chunks rank i has run 2(p-1-i) + (v-1)p + 1 forwards of 1/v stage when its first
+    backward starts (Narayanan et al. 2021): (p-1)/(pv) more than without chunks on rank 0.
+    """
+    m = microbatches[:, None]
     if schedule == "gpipe":
-        return np.repeat(microbatches[:, None], stages, axis=1)
-    return np.minimum(stages - np.arange(stages)[None, :], microbatches[:, None])
+        return np.repeat(m, stages, axis=1).astype(np.float64)
+    below = stages - 1 - np.arange(stages)[None, :]
+    if chunks == 1:
+        return np.minimum(below + 1, m).astype(np.float64)
+    held: Floats = np.minimum(2 * below + (chunks - 1) * stages + 1, chunks * m) / chunks
+    return held
+
+
+def ends_in_flight(schedule: str, stages: int, microbatches: Ints, chunks: int = 1) -> Floats:
+    """Microbatches whose embedding (first stage) and head (last stage) are held, [N, stages].
+
+    With chunks the first of them runs up to 2p microbatches ahead of its backward; the
+    backward of the last one follows its forward at once.
+    """
+    if schedule == "gpipe" or chunks == 1:
+        return in_flight(schedule, stages, microbatches)
+    ahead = np.ones((len(microbatches), stages))
+    ahead[:, 0] = np.minimum(2 * stages, microbatches)
+    return ahead

@@ -10,18 +10,26 @@ breakdown, in seconds of the bottleneck stage (the one with the largest forward 
     runtime             what the runtime spends per step besides
     contention          what shared cores add to the bottleneck's own work
 
-They sum to step_seconds. mfu = model FLOPs / (devices * peak * step); see planner.graph.counts.
+They sum to step_seconds. The band is the calibration's.
+mfu = model FLOPs / (devices * peak * step); see planner.graph.counts.
 """
+
+from collections import Counter
 
 import numpy as np
 
-from planner.cost.blocks import Blocks
+from planner.cost.blocks import Blocks, Division
 from planner.cost.candidates import Candidates
 from planner.cost.estimate import Estimates, estimate
 from planner.graph import counts
+from planner.graph.operator import Block
 from planner.simulator.replay import replay
-from planner.spec.plan import Plan, Prediction
+from planner.spec.calibration import UNCALIBRATED
+from planner.spec.plan import AT_RISK, Plan, Prediction
 from planner.spec.provenance import Birth, Shares
+
+PROFILED = (0.8, 1.25)
+"""Assumed: of predictions from a profile of the very machine."""
 
 
 def predict(blocks: Blocks, plan: Plan) -> Prediction:
@@ -39,7 +47,8 @@ def predict_row(
     peak = _peak_flops(blocks)
     flops = counts.model_flops(blocks.model, blocks.workload)
     fullest = int(np.argmax(estimates.memory.total[row]))
-    capacity = blocks.cluster.memory_bytes
+    capacity, calibration = blocks.cluster.memory_bytes, blocks.calibration
+    low, high = time_band(blocks)
     price = blocks.cluster.accelerator.price_usd_per_hour
     return Prediction(
         step_seconds=step,
@@ -53,7 +62,19 @@ def predict_row(
         memory=estimates.memory.of_stage(row, fullest),
         provenance=_shares(blocks, candidates, estimates, row),
         usd_per_step=None if price is None else price / 3600 * devices * step,
+        low_seconds=step * low,
+        high_seconds=step * high,
+        at_risk=bool(estimates.peak_bytes[row] > AT_RISK * capacity),
+        calibration=calibration.title if calibration else "",
     )
+
+
+def time_band(blocks: Blocks) -> tuple[float, float]:
+    """What eight of ten measured steps lie between, in predicted steps."""
+    found = blocks.calibration
+    if found is not None:
+        return found.time_low, found.time_high
+    return PROFILED if blocks.profile else UNCALIBRATED
 
 
 def _peak_flops(blocks: Blocks) -> float | None:
@@ -89,8 +110,10 @@ def _breakdown(
 def _shares(blocks: Blocks, candidates: Candidates, estimates: Estimates, row: int) -> Shares:
     seconds: dict[Birth, float] = {"measured": 0.0, "fitted": 0.0, "assumed": 0.0}
     layout, m = candidates.layout(row), int(candidates.microbatches[row])
-    for block, count in (("layer", blocks.model.layers / layout.pp), ("embedding", 1), ("head", 1)):
-        cost = blocks.cost(block, layout.tp, layout.micro_batch, layout.stride("tp"), layout.dp)
+    often = Counter(blocks.model.order)
+    counted: list[tuple[Block, float]] = [(kind, often[kind] / layout.pp) for kind in blocks.kinds]
+    for block, count in (*counted, ("embedding", 1.0), ("head", 1.0)):
+        cost = blocks.cost(block, Division.of(layout))
         for birth, value in cost.births:
             seconds[birth] += value * count * m
         exchange = (cost.forward_tp + cost.backward_tp) * count * m
@@ -99,5 +122,9 @@ def _shares(blocks: Blocks, candidates: Candidates, estimates: Estimates, row: i
         seconds[known] += exchange
     dp = blocks.collectives.birth("all_reduce", layout.dp, layout.stride("dp"), layout.tp)
     seconds[dp] += float(estimates.times.reduce[row].max())
+    if blocks.calibration is not None:
+        born = blocks.calibration.provenance.birth
+        assumed, seconds["assumed"] = seconds["assumed"], 0.0
+        seconds[born] += assumed
     total = sum(seconds.values()) or 1.0
     return Shares(**{birth: value / total for birth, value in seconds.items()})
