@@ -4,6 +4,7 @@ Only typer is imported here; everything else loads inside a command, for start-u
 """
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -14,6 +15,12 @@ BATCH = typer.Option(..., "--global-batch", help="Sequences per step over all de
 DTYPE = typer.Option(None, "--dtype", help="fp32, bf16, fp16, ... (default: by device).")
 RUNTIME = typer.Option(None, "--runtime", help="Who will execute the plan (meshwright show).")
 PROFILE = typer.Option(None, "--profile", help="profile.json of a device of the cluster.")
+CALIBRATION = typer.Option(
+    None, "--calibration", help="calibration.json of yours, or none (default: the nearest known)."
+)
+ALLOW_AT_RISK = typer.Option(
+    False, "--allow-at-risk", help="Also plans that may run out of memory (peak above 88 %)."
+)
 FORMAT = typer.Option("table", "--format", help="table, json or csv.")
 OUTPUT = typer.Option(None, "-o", "--output", help="Write the (best) plan to this file.")
 
@@ -32,8 +39,10 @@ def plan(
     dtype: str | None = DTYPE,
     runtime: str | None = RUNTIME,
     profile: str | None = PROFILE,
+    calibration: str | None = CALIBRATION,
     objective: str = typer.Option("time", "--objective", help="time or cost."),
     top_k: int = typer.Option(5, "--top-k", min=1, help="How many plans to show."),
+    allow_at_risk: bool = ALLOW_AT_RISK,
     output: Path | None = OUTPUT,
     output_format: str = FORMAT,
 ) -> None:
@@ -42,8 +51,10 @@ def plan(
     from planner.spec import documents, printing
 
     printing.check_format(output_format)
-    blocks = question.ask(model, cluster, seq_len, global_batch, dtype, runtime, profile)
-    ranking, plans = planning.choose(blocks, objective, top_k)
+    blocks = question.ask(
+        model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
+    )
+    ranking, plans = planning.choose(blocks, objective, top_k, allow_at_risk)
     if output is not None:
         documents.save(plans[0], output)
     if output_format == "json":
@@ -65,6 +76,7 @@ def estimate(
     dtype: str | None = DTYPE,
     runtime: str | None = RUNTIME,
     profile: str | None = PROFILE,
+    calibration: str | None = CALIBRATION,
     output: Path | None = OUTPUT,
     output_format: str = FORMAT,
 ) -> None:
@@ -73,7 +85,9 @@ def estimate(
     from planner.spec import documents, printing
 
     printing.check_format(output_format)
-    blocks = question.ask(model, cluster, seq_len, global_batch, dtype, runtime, profile)
+    blocks = question.ask(
+        model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
+    )
     found = question.plan_of_layout(blocks, layout)
     assert found.predicted is not None
     if output is not None:
@@ -117,6 +131,8 @@ def scale(
     dtype: str | None = DTYPE,
     runtime: str | None = RUNTIME,
     profile: str | None = PROFILE,
+    calibration: str | None = CALIBRATION,
+    allow_at_risk: bool = ALLOW_AT_RISK,
     output_format: str = FORMAT,
 ) -> None:
     """Best plan, speed-up and cost at several numbers of devices (the global batch stays)."""
@@ -125,8 +141,10 @@ def scale(
 
     printing.check_format(output_format)
     counts = question.read_counts(devices)
-    blocks = question.ask(model, cluster, seq_len, global_batch, dtype, runtime, profile)
-    rows = scaling.curve(blocks, counts)
+    blocks = question.ask(
+        model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
+    )
+    rows = scaling.curve(blocks, counts, allow_at_risk)
     if output_format == "json":
         printing.print_json({"schema": "scaling/1", "curve": rows})
     elif output_format == "csv":
@@ -151,13 +169,33 @@ def doctor(output_format: str = typer.Option("table", "--format", help="table or
 def show(
     what: str = typer.Argument("", help="models, clusters, runtimes, model or cluster."),
     name: str = typer.Argument("", help="Name of one entry."),
+    graph: Path | None = typer.Option(None, "--graph", help="Model: write .graphml or .svg."),
+    seq_len: int | None = typer.Option(None, "--seq-len", help="Model: tokens per sequence."),
+    micro_batch: int = typer.Option(1, "--micro-batch", help="Model: sequences."),
+    dtype: str = typer.Option("bf16", "--dtype", help="Model: format of weights, activations."),
+    task: str = typer.Option("train", "--task", help="Model: train, prefill or decode."),
+    cached: int = typer.Option(0, "--cached", help="Model: tokens in the cache before."),
+    layout: str = typer.Option("", "--layout", help='Model: one rank of "tp=8 ep=4 dp=2".'),
+    cp_style: str = typer.Option("ring", "--cp-style", help="ring, all_to_all or all_gather."),
+    mtp: int | None = typer.Option(None, "--mtp", help="Model: layers for further tokens."),
     output_format: str = FORMAT,
 ) -> None:
-    """List the catalog, or show one entry."""
-    from planner import listing
+    """List the catalog, or show one entry; a model with its FLOPs, bytes and operators."""
+    from planner import listing, model_card
     from planner.spec import printing
 
     printing.check_format(output_format)
+    if what in ("model", "models") and name:
+        model = model_card.find(name, mtp)
+        view, copies = model_card.view_of(
+            model, seq_len, micro_batch, dtype, task, cached, layout, cp_style
+        )
+        made = model_card.card(model, view, copies)
+        if graph is not None:
+            typer.echo(f"wrote {model_card.write_graph(model, view, graph)}", err=True)
+        _print_card(made, output_format)
+        return
+    listing.refuse_options(what, graph, seq_len, layout)
     title, rows, value = listing.listing(what, name)
     if output_format == "json":
         printing.print_json(value)
@@ -165,6 +203,23 @@ def show(
         printing.print_csv(rows)
     else:
         printing.print_table(rows, title)
+
+
+def _print_card(made: dict[str, Any], output_format: str) -> None:
+    from planner import model_card
+    from planner.spec import printing
+
+    if output_format == "json":
+        printing.print_json(made)
+    elif output_format == "csv":
+        printing.print_csv(model_card.operator_rows(made))
+    else:
+        shape = f"{made['micro_batch']} x {made['seq_len']} tokens, {made['dtype']}"
+        printing.print_table(model_card.fact_rows(made), f"{made['name']} ({made['family']})")
+        printing.print_table(model_card.layer_rows(made), f"Layers, {made['task']}, {shape}")
+        printing.print_table(model_card.operator_rows(made), "Operators")
+        if made["collectives"]:
+            printing.print_table(model_card.collective_rows(made), "Collectives of this rank")
 
 
 def schema(

@@ -8,6 +8,8 @@ from planner.graph import counts
 from planner.spec import catalog
 from planner.spec.cluster import Accelerator, ClusterSpec
 from planner.spec.documents import Document, InputError
+from planner.spec.graph import GraphDocument
+from planner.spec.layer import Experts
 from planner.spec.measured import Measured
 from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
@@ -21,6 +23,7 @@ Rows = list[dict[str, Any]]
 
 DOCUMENTS: dict[str, type[Document]] = {
     "model": ModelSpec,
+    "graph": GraphDocument,
     "accelerator": Accelerator,
     "cluster": ClusterSpec,
     "workload": Workload,
@@ -45,6 +48,15 @@ def listing(what: str, name: str) -> tuple[str, Rows, dict[str, Any]]:
     return many, rows, {"schema": f"{many}/1", many: rows}
 
 
+def refuse_options(what: str, *options: object) -> None:
+    """Raise InputError if options of `show model NAME` are given with something else."""
+    if any(options):
+        raise InputError(
+            f"show {what}: --graph, --seq-len and --layout belong to `show model NAME`; "
+            f"name a model or leave them out"
+        )
+
+
 def _everything() -> tuple[str, Rows, dict[str, Any]]:
     rows = [
         {"what": "models", "names": ", ".join(catalog.list_models())},
@@ -59,18 +71,14 @@ def _everything() -> tuple[str, Rows, dict[str, Any]]:
 
 def _entry(what: str, name: str) -> tuple[str, Rows, dict[str, Any]]:
     finders = {
-        "model": catalog.find_model,
         "cluster": catalog.find_cluster,
         "runtime": catalog.find_runtime,
         "accelerator": catalog.find_accelerator,
     }
     if what.rstrip("s") not in finders:
-        raise _unknown("show", what, list(finders))
+        raise _unknown("show", what, ["model", *finders])
     found: Document = finders[what.rstrip("s")](name)
     value = found.model_dump(mode="json")
-    if isinstance(found, ModelSpec):
-        value["parameters"] = counts.parameters(found)
-        value["forward_flops_per_token"] = counts.forward_flops(found, 1, 2048) / 2048
     rows = [{"key": key, "value": _short(item)} for key, item in value.items()]
     return f"{what} {name}", rows, value
 
@@ -84,19 +92,31 @@ def _models() -> Rows:
     return [_model_row(catalog.find_model(name)) for name in catalog.list_models()]
 
 
+def _feed_forward(model: ModelSpec) -> str:
+    """Widths of the MLPs; `8x14336 (2)` are eight experts of which two serve a token."""
+    found = []
+    for kind in model.main.kinds:
+        part = kind.feed_forward
+        if isinstance(part, Experts):
+            found.append(f"{part.experts}x{part.expert.ffn} ({part.per_token})")
+        else:
+            found.append(str(part.ffn))
+    return ", ".join(dict.fromkeys(found))
+
+
 def _model_row(model: ModelSpec) -> dict[str, Any]:
-    counted = counts.parameters(model)
+    counted, attention = counts.parameters(model), model.main.kinds[0].attention
     published = model.published_parameters
     return {
         "name": model.name,
         "parameters": format_count(counted),
         "exact": counted,
         "published": "" if published is None else ("equal" if published == counted else published),
-        "layers": model.layers,
+        "layers": "+".join(str(len(stack.order)) for stack in model.stacks),
         "hidden": model.hidden,
-        "heads": f"{model.heads}/{model.kv_heads}",
-        "ffn": model.ffn,
-        "vocab": model.vocab,
+        "heads": f"{attention.heads}/{attention.kv_heads}",
+        "ffn": _feed_forward(model),
+        "vocab": model.vocab or "",
         "positions": model.max_positions,
     }
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from planner.search.ranking import Ranking
-from planner.spec.plan import Plan
+from planner.spec.plan import Plan, Prediction
 from planner.spec.units import format_bytes, format_seconds
 
 LAYOUT_KEYS = (
@@ -29,6 +29,7 @@ def plans_json(ranking: Ranking, plans: tuple[Plan, ...]) -> dict[str, Any]:
         "search": {
             "candidates": ranking.candidates,
             "fitting": ranking.fitting,
+            "at_risk": ranking.fitting - ranking.safe,
             "replayed": ranking.replayed,
             "lower_bound_seconds": ranking.lower_bound_seconds,
             "gap": ranking.gap,
@@ -61,12 +62,19 @@ def _row(plan: Plan) -> dict[str, Any]:
     return {
         "plan": plan.title,
         "step": format_seconds(promised.step_seconds),
+        "8 of 10": _band(promised),
         "tokens/s/device": f"{promised.tokens_per_second_per_device:,.0f}",
         "MFU": "" if promised.mfu is None else f"{promised.mfu:.1%}",
         "peak memory": format_bytes(promised.peak_bytes),
         "of": format_bytes(promised.capacity_bytes),
-        "fits": "yes" if promised.fits else "NO",
+        "fits": "NO" if not promised.fits else "at risk" if promised.at_risk else "yes",
     }
+
+
+def _band(promised: Prediction) -> str:
+    if promised.low_seconds is None or promised.high_seconds is None:
+        return ""
+    return f"{format_seconds(promised.low_seconds)}-{format_seconds(promised.high_seconds)}"
 
 
 def prediction_rows(plan: Plan) -> list[dict[str, Any]]:

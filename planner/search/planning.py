@@ -5,17 +5,18 @@ from planner.search import ranking, reasons
 from planner.search.ranking import Objective, Ranking
 from planner.simulator.prediction import predict
 from planner.spec.documents import InputError
-from planner.spec.plan import Plan
+from planner.spec.plan import AT_RISK, Plan
 
 
 def choose(
-    blocks: Blocks, objective: str = "time", top_k: int = 5
+    blocks: Blocks, objective: str = "time", top_k: int = 5, allow_at_risk: bool = False
 ) -> tuple[Ranking, tuple[Plan, ...]]:
-    """The ranking and its first top_k plans, the best one with its reasons.
+    """The ranking and its first top_k plans, the best one with its reasons. allow_at_risk: also
+    plans whose peak is above AT_RISK of the device's memory.
 
     Raises InputError for an unknown objective, NoPlanError when nothing fits.
     """
-    ranked = ranking.rank(blocks, _objective(objective), top_k)
+    ranked = ranking.rank(blocks, _objective(objective), top_k, allow_at_risk=allow_at_risk)
     best = ranked.plans[0]
     best = best.replace(why=reasons.why(blocks, ranked.tables, best))
     return ranked, (best, *ranked.plans[1:top_k])
@@ -41,11 +42,18 @@ def headline(blocks: Blocks, ranked: Ranking) -> str:
     """What was asked and how it was searched, in one line."""
     cluster = blocks.cluster
     proof = "proven best of the space" if ranked.proven else "no bound on shared cores"
+    calibration = blocks.calibration.title if blocks.calibration else "none"
     if ranked.gap:
         proof = f"within {ranked.gap:.2%} of the best of the space"
     return (
         f"{blocks.model.name} on {cluster.name} ({cluster.devices} x {cluster.accelerator.name}), "
         f"seq {blocks.workload.seq_len}, batch {blocks.workload.global_batch}, "
         f"{blocks.workload.dtype}, runtime {blocks.runtime.name}: {ranked.candidates} plans, "
-        f"{ranked.fitting} fit, {ranked.replayed} replayed, {proof}"
+        f"{_memory(ranked)}, {ranked.replayed} replayed, {proof}; calibration {calibration}"
     )
+
+
+def _memory(ranked: Ranking) -> str:
+    if not ranked.safe:
+        return f"{ranked.fitting} fit, all of them at risk (peak above {AT_RISK:.0%} of the memory)"
+    return f"{ranked.fitting} fit, {ranked.fitting - ranked.safe} of them at risk"

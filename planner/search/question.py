@@ -2,8 +2,11 @@
 
 from planner.cost.blocks import Blocks
 from planner.graph.view import tp_problem
+from planner.search.space import deepest
+from planner.search.stage_split import usual_counts
 from planner.simulator.prediction import predict
-from planner.spec import catalog, documents, local
+from planner.spec import catalog, documents, local, plain
+from planner.spec.calibration import Calibration, calibrate
 from planner.spec.cluster import ClusterSpec
 from planner.spec.documents import InputError
 from planner.spec.layout import Layout, even_counts, make_stages
@@ -23,12 +26,14 @@ def ask(
     dtype: str | None = None,
     runtime: str | Runtime | None = None,
     profile: str | Profile | None = None,
+    calibration: str | Calibration | None = None,
 ) -> Blocks:
     """Everything that a question names, found and checked. Raises InputError.
 
     cluster "local" (or "local:4" for four ranks) is the profiled machine. Without a dtype it is
     fp32 on CPUs, bf16 where the accelerator has it, else fp16; without a runtime it is `native`
-    on the local machine and `megatron-core` elsewhere.
+    on the local machine and `megatron-core` elsewhere. calibration: a document or its path, or
+    "none"; without one the nearest of the catalog, if the device is the catalog's own.
     """
     profile = documents.load(Profile, profile) if isinstance(profile, str) else profile
     is_local = isinstance(cluster, str) and cluster.partition(":")[0] == "local"
@@ -38,9 +43,33 @@ def ask(
         runtime = catalog.find_runtime(runtime or ("native" if is_local else "megatron-core"))
     model = catalog.find_model(model) if isinstance(model, str) else model
     workload = _workload(seq_len, global_batch, dtype or _dtype(cluster))
+    _check_model(model, workload, runtime)
     _check_lengths(model, workload)
     _check_profile(cluster, profile)
-    return Blocks(model, cluster, workload, runtime, profile)
+    found = find_calibration(calibration, cluster, runtime)
+    if found is not None:
+        cluster, runtime = calibrate(found, cluster, runtime)
+    return Blocks(model, cluster, workload, runtime, profile, calibration=found)
+
+
+def find_calibration(
+    asked: str | Calibration | None, cluster: ClusterSpec, runtime: Runtime
+) -> Calibration | None:
+    """The calibration that a question means, made for its device and runtime. Raises InputError.
+
+    A device that is not the catalog's own is somebody's measurement, or calibrated already.
+    """
+    device = cluster.accelerator
+    if asked is None:
+        known = device.name in catalog.list_accelerators()
+        own = known and catalog.find_accelerator(device.name) == device
+        return catalog.find_calibration(device, runtime.name) if own else None
+    if asked == "none":
+        return None
+    found = documents.load(Calibration, asked) if isinstance(asked, str) else asked
+    if (found.accelerator, found.runtime) == (device.name, runtime.name):
+        return found
+    return found.borrowed_for(device.name, runtime.name)
 
 
 def _local(text: str, profile: Profile | None) -> ClusterSpec:
@@ -66,12 +95,32 @@ def _workload(seq_len: int, global_batch: int, dtype: str) -> Workload:
     return documents.parse(Workload, values, "workload")
 
 
-def _check_lengths(model: ModelSpec, workload: Workload) -> None:
-    if workload.seq_len > model.max_positions and model.positions == "learned":
+def _check_model(model: ModelSpec, workload: Workload, runtime: Runtime) -> None:
+    if runtime.models == "any":
+        return
+    found = list(plain.problems(model, workload.seq_len))
+    if found:
         raise InputError(
-            f"--seq-len {workload.seq_len} is more than the {model.max_positions} positions that "
-            f"{model.name} has learned; choose at most that"
+            f"runtime {runtime.name!r} runs {plain.PLAIN} only; {model.name}: {'; '.join(found)}; "
+            f"choose another --runtime"
         )
+
+
+def _check_lengths(model: ModelSpec, workload: Workload) -> None:
+    for stack in model.stacks:
+        spec = stack.embedding
+        if spec.convolutions and model.encoder is not None:
+            continue  # the encoder's tokens are the source's
+        if spec.convolutions and workload.seq_len != spec.max_positions:
+            raise InputError(
+                f"--seq-len {workload.seq_len}: {model.name} makes {spec.max_positions} vectors of "
+                f"every input; write --seq-len {spec.max_positions}"
+            )
+        if workload.seq_len > spec.max_positions and spec.positions != "none":
+            raise InputError(
+                f"--seq-len {workload.seq_len} is more than the {spec.max_positions} positions "
+                f"that the {stack.name} of {model.name} has; choose at most that"
+            )
 
 
 def _check_profile(cluster: ClusterSpec, profile: Profile | None) -> None:
@@ -87,7 +136,7 @@ def plan_of_layout(blocks: Blocks, text: str) -> Plan:
     """The plan that a `--layout` describes, predicted. Raises InputError when it is not legal."""
     layout, counts = Layout.parse(text)
     layout = layout.replace(axis_order=blocks.runtime.axis_order)
-    counts = counts or even_counts(blocks.model.layers, layout.pp)
+    counts = counts or _usual_counts(blocks, layout.pp)
     check_layout(blocks, layout, counts)
     plan = Plan(
         model=blocks.model,
@@ -95,11 +144,18 @@ def plan_of_layout(blocks: Blocks, text: str) -> Plan:
         workload=blocks.workload,
         runtime=blocks.runtime,
         profile=blocks.profile,
+        calibration=blocks.calibration,
         layout=layout,
         stages=make_stages(layout, counts),
         version=VERSION,
     )
     return plan.replace(predicted=predict(blocks, plan))
+
+
+def _usual_counts(blocks: Blocks, pp: int) -> tuple[int, ...]:
+    """As the runtime splits, or evenly where that would leave a stage empty."""
+    usual = usual_counts(blocks.model, blocks.runtime, pp)
+    return usual if min(usual) else even_counts(blocks.model.layers, pp)
 
 
 def check_layout(blocks: Blocks, layout: Layout, counts: tuple[int, ...]) -> None:
@@ -127,6 +183,8 @@ def _problems(blocks: Blocks, layout: Layout, counts: tuple[int, ...]) -> list[s
         if (value := getattr(layout, name)) not in allowed:
             listed = ", ".join(map(str, allowed))
             found.append(f"{name}={value} is not offered by runtime {runtime.name!r} ({listed})")
+    if layout.pp > deepest(model) and model.encoder is not None:
+        found.append(f"pp={layout.pp}: stages of an encoder and decoder are not costed yet; pp=1")
     if len(counts) != layout.pp or sum(counts) != model.layers:
         found.append(
             f"stages={','.join(map(str, counts))} must be {layout.pp} numbers (pp) that sum to "

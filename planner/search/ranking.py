@@ -1,7 +1,8 @@
 """Ranking: the whole legal space, costed, with the best replayed exactly.
 
 1. the memory of every row of the legal space is estimated (vectorised); rows over a device's
-   memory are set aside;
+   memory are set aside, and so are rows at risk (over AT_RISK of it) unless they are allowed or
+   nothing else fits;
 2. the time of the others is estimated in closed form, with a lower bound;
 3. rows are replayed by the event engine in the order of their bound (of their estimate where
    cores are shared), until the next bound is no better than the best replay, or until the
@@ -24,11 +25,12 @@ from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import estimate
 from planner.cost.memory import stage_memory
+from planner.cost.stages import BlockTables
 from planner.search import space
 from planner.simulator.prediction import predict_row
 from planner.spec.documents import InputError
 from planner.spec.layout import make_stages
-from planner.spec.plan import Plan
+from planner.spec.plan import AT_RISK, Plan
 from planner.spec.units import format_bytes
 from planner.spec.version import VERSION
 
@@ -55,6 +57,8 @@ class Table:
 class Ranking:
     """The result of a search. plans: best first, each with its prediction.
 
+    fitting: candidates within the device's memory, safe: those not at risk.
+
     lower_bound_seconds: no plan of the space has a shorter step (for objective "cost": no plan
     costs less than a step of this length of the best plan's devices).
     gap = 1 - lower bound / best. Both None where no bound is known.
@@ -64,6 +68,7 @@ class Ranking:
     tables: tuple[Table, ...]
     candidates: int
     fitting: int
+    safe: int
     replayed: int
     lower_bound_seconds: float | None
     gap: float | None
@@ -81,6 +86,7 @@ def rank(
     objective: Objective = "time",
     top_k: int = 5,
     action_budget: int = 600_000,
+    allow_at_risk: bool = False,
 ) -> Ranking:
     """Search the legal space. Raises NoPlanError, and InputError for an unknown price."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -93,24 +99,31 @@ def rank(
         )
     scale = None if objective == "time" else (price or 0.0) / 3600
     tables = tuple(tables_of(blocks, objective))
-    queue = _queue(blocks, tables, scale)
+    capacity = blocks.cluster.memory_bytes
+    fitting, safe = (_within(tables, limit) for limit in (capacity, AT_RISK * capacity))
+    limit = AT_RISK * capacity if safe and not allow_at_risk else capacity
+    queue = _queue(blocks, tables, scale, limit)
     if not queue:
         raise NoPlanError(_nothing_fits(blocks, tables))
     plans, bound = _replayed(blocks, tables, queue, scale, top_k, action_budget)
     best = _value(plans[0], scale)
     known = blocks.cluster.shared_cores is None
-    capacity = blocks.cluster.memory_bytes
     return Ranking(
         plans=tuple(plans),
         tables=tables,
         candidates=sum(len(table.candidates) for table in tables),
-        fitting=sum(int((table.peak_bytes <= capacity).sum()) for table in tables),
+        fitting=fitting,
+        safe=safe,
         replayed=len(plans),
         lower_bound_seconds=_seconds(min(bound, best), plans[0], scale) if known else None,
         gap=max(0.0, 1.0 - bound / best) if known else None,
         wall_seconds=time.perf_counter() - wall,
         cpu_seconds=time.process_time() - cpu,
     )
+
+
+def _within(tables: tuple[Table, ...], limit: float) -> int:
+    return sum(int((table.peak_bytes <= limit).sum()) for table in tables)
 
 
 def tables_of(blocks: Blocks, objective: Objective) -> list[Table]:
@@ -132,7 +145,7 @@ def tables_of(blocks: Blocks, objective: Objective) -> list[Table]:
 
 def _table(blocks: Blocks, candidates: Candidates) -> Table:
     """Memory of every row; times of those that fit, infinite for the others."""
-    peak = stage_memory(blocks, candidates).total.max(axis=1)
+    peak = stage_memory(BlockTables(blocks, candidates)).total.max(axis=1)
     fitting = np.flatnonzero(peak <= blocks.cluster.memory_bytes)
     step, bound = np.full(len(peak), np.inf), np.full(len(peak), np.inf)
     if len(fitting):
@@ -142,13 +155,14 @@ def _table(blocks: Blocks, candidates: Candidates) -> Table:
 
 
 def _queue(
-    blocks: Blocks, tables: tuple[Table, ...], scale: float | None
+    blocks: Blocks, tables: tuple[Table, ...], scale: float | None, limit: float
 ) -> list[tuple[float, int, int]]:
-    """(bound, table, row) of every fitting row, in the order to replay; shared cores: bound 0."""
-    capacity, shared = blocks.cluster.memory_bytes, blocks.cluster.shared_cores is not None
+    """(bound, table, row) of every row within the limit of memory, in the order to replay; shared
+    cores: bound 0."""
+    shared = blocks.cluster.shared_cores is not None
     keys, bounds, owners, rows = [], [], [], []
     for index, table in enumerate(tables):
-        fitting: Ints = np.flatnonzero(table.peak_bytes <= capacity)
+        fitting: Ints = np.flatnonzero(table.peak_bytes <= limit)
         chosen = table.candidates
         devices = chosen.dp * chosen.tp * chosen.pp
         unit = (np.ones(len(chosen)) if scale is None else scale * devices)[fitting]
@@ -203,6 +217,7 @@ def plan_of_row(blocks: Blocks, table: Table, row: int) -> Plan:
         workload=blocks.workload,
         runtime=blocks.runtime,
         profile=blocks.profile,
+        calibration=blocks.calibration,
         layout=layout,
         stages=make_stages(layout, one.layer_counts(0)),
         predicted=predict_row(blocks, one, estimate(blocks, one), 0),

@@ -2,7 +2,7 @@
 
 A neighbour differs from the best in one choice (tp, pp, micro_batch, zero, recompute, schedule,
 stages); of each choice the best rejected plan is named, with what it loses: time in percent, or
-memory in bytes.
+memory in bytes. Neighbours at risk count as not fitting, unless the best itself is at risk.
 """
 
 from dataclasses import dataclass, replace
@@ -14,13 +14,13 @@ from planner.cost.estimate import estimate
 from planner.search.ranking import Table
 from planner.simulator.replay import replay
 from planner.spec.layout import title
-from planner.spec.plan import Plan, Prediction
+from planner.spec.plan import AT_RISK, Plan, Prediction
 from planner.spec.units import format_bytes, format_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """The best plan that differs in one choice. fits is False when only misfits remain."""
+    """The best plan that differs in one choice. fits is False when none fits without risk."""
 
     choice: str
     text: str
@@ -33,7 +33,7 @@ class Neighbour:
 def why(blocks: Blocks, tables: tuple[Table, ...], best: Plan) -> tuple[str, ...]:
     """The reasons for a plan against the other rows of the searched tables, as sentences."""
     assert best.predicted is not None
-    lines = [_time(best.predicted), _memory(best.predicted)]
+    lines = [_time(best.predicted), _memory(best.predicted), *_caveats(best)]
     lines += [_lost(n, best.predicted) for n in neighbours(blocks, tables, best)]
     return tuple(lines)
 
@@ -57,11 +57,40 @@ def _memory(predicted: Prediction) -> str:
     )
 
 
+def _caveats(plan: Plan) -> list[str]:
+    """How sure the prediction is."""
+    found, promised = [], plan.predicted
+    assert promised is not None
+    if promised.low_seconds is not None and promised.high_seconds is not None:
+        low, high = format_seconds(promised.low_seconds), format_seconds(promised.high_seconds)
+        found.append(f"Eight of ten such steps take {low} to {high} ({_ground(plan)}).")
+    if promised.at_risk:
+        found.append(
+            f"It may run out of memory: its peak is above {AT_RISK:.0%} of the device's, where "
+            f"runs slow down or fail."
+        )
+    return found
+
+
+def _ground(plan: Plan) -> str:
+    """What a prediction rests on, in words."""
+    calibration = plan.calibration
+    if calibration is None:
+        return "the profile" if plan.profile else "data sheets, no calibration"
+    if calibration.borrowed:
+        return (
+            f"data sheets and the nearest calibration, {calibration.borrowed_from}: no run of "
+            f"{plan.runtime.name} on {plan.cluster.accelerator.name} is known"
+        )
+    return f"calibration {calibration.name}, {calibration.runs} runs"
+
+
 def _lost(neighbour: Neighbour, best: Prediction) -> str:
     if not neighbour.fits:
+        over = neighbour.peak_bytes > best.capacity_bytes
         return (
-            f"{neighbour.text} does not fit: it needs {format_bytes(neighbour.peak_bytes)} of "
-            f"{format_bytes(best.capacity_bytes)}."
+            f"{neighbour.text} {'does not fit' if over else 'is at risk'}: it needs "
+            f"{format_bytes(neighbour.peak_bytes)} of {format_bytes(best.capacity_bytes)}."
         )
     slower = neighbour.step_seconds / best.step_seconds - 1.0
     if abs(slower) < 5e-4:
@@ -96,7 +125,9 @@ def _rival(table: Table, best: Plan, choice: str) -> Neighbour | None:
     rows = np.flatnonzero(_differs(table, best, choice))
     if not len(rows):
         return None
-    fits = table.peak_bytes[rows] <= best.cluster.memory_bytes
+    assert best.predicted is not None
+    share = 1.0 if best.predicted.at_risk else AT_RISK
+    fits = table.peak_bytes[rows] <= share * best.cluster.memory_bytes
     pool = rows[fits] if fits.any() else rows
     by = table.step_seconds if fits.any() else table.peak_bytes
     row = int(pool[np.argmin(by[pool])])

@@ -34,12 +34,14 @@ def resized(cluster: ClusterSpec, devices: int) -> ClusterSpec:
     return cluster.replace(nodes=devices // per_node, tiers=(*cluster.tiers[:-1], largest))
 
 
-def curve(asked: Blocks, devices: Sequence[int]) -> list[dict[str, Any]]:
+def curve(
+    asked: Blocks, devices: Sequence[int], allow_at_risk: bool = False
+) -> list[dict[str, Any]]:
     """One row per number of devices; step_seconds is None where no plan exists."""
     rows: list[dict[str, Any]] = []
     first: tuple[int, float] | None = None
     for count in devices:
-        row = _row(asked, count)
+        row = _row(asked, count, allow_at_risk)
         if row["step_seconds"] is not None:
             first = first or (count, row["step_seconds"])
             row["speedup"] = first[1] / row["step_seconds"]
@@ -48,12 +50,16 @@ def curve(asked: Blocks, devices: Sequence[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(asked: Blocks, devices: int) -> dict[str, Any]:
-    cluster = resized(asked.cluster, devices)
-    blocks = Blocks(asked.model, cluster, asked.workload, asked.runtime, asked.profile)
+def _row(asked: Blocks, devices: int, allow_at_risk: bool) -> dict[str, Any]:
+    cluster, known = resized(asked.cluster, devices), asked.calibration
+    question = asked.model, cluster, asked.workload, asked.runtime, asked.profile
+    blocks = Blocks(*question, calibration=known)
     row: dict[str, Any] = {
         "devices": devices,
         "step_seconds": None,
+        "low_seconds": None,
+        "high_seconds": None,
+        "at_risk": None,
         "tokens_per_second": None,
         "speedup": None,
         "efficiency": None,
@@ -62,7 +68,7 @@ def _row(asked: Blocks, devices: int) -> dict[str, Any]:
         "plan": "",
     }
     try:
-        best = rank(blocks, top_k=1).plans[0]
+        best = rank(blocks, top_k=1, allow_at_risk=allow_at_risk).plans[0]
     except NoPlanError as error:
         return row | {"plan": str(error).partition(".")[0]}
     promised = best.predicted
@@ -71,6 +77,9 @@ def _row(asked: Blocks, devices: int) -> dict[str, Any]:
     price = promised.usd_per_step
     return row | {
         "step_seconds": promised.step_seconds,
+        "low_seconds": promised.low_seconds,
+        "high_seconds": promised.high_seconds,
+        "at_risk": promised.at_risk,
         "tokens_per_second": tokens / promised.step_seconds,
         "mfu": promised.mfu,
         "usd_per_million_tokens": None if price is None else price / tokens * 1e6,

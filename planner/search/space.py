@@ -2,12 +2,13 @@
 
 dp * tp * pp = devices, and
     tp   divides heads, kv heads and ffn, and the sequence where it is sharded;
-    pp   at most one stage per layer, and a schedule the runtime offers;
+    pp   at most one stage per layer, and a schedule the runtime offers; 1 for an encoder and
+         decoder (stages that also pass the encoder's output on are not costed yet);
     dp * micro_batch divides the global batch;
     zero a stage the runtime offers, 0 when dp = 1; recompute a mode it offers (selective equals
          none where attention never stores its scores).
 
-Uneven stages. All layers cost the same, so a plan's time depends on how many layers a stage
+Uneven stages. Where all layers cost the same, a plan's time depends on how many layers a stage
 holds, and only the first stage (embedding) and the last (head and loss) differ from the ones
 between them. For given first and last counts the stages between are best as even as can be
 (their maximum enters the time). first and last are tried in a window around the even share:
@@ -39,7 +40,7 @@ def legal(
 ) -> Iterator[Candidates]:
     """The space as tables, one per pipeline depth, schedule and recompute mode."""
     for pp in divisors(devices):
-        if pp > model.layers:
+        if pp > deepest(model):
             continue
         rows = list(_rows(model, workload, runtime, devices // pp))
         if not rows:
@@ -48,6 +49,11 @@ def legal(
         for schedule in _schedules(runtime, pp):
             for recompute in _recomputes(runtime):
                 yield _table(rows, splits, pp, schedule, recompute, runtime, workload)
+
+
+def deepest(model: ModelSpec) -> int:
+    """The largest number of stages of a model."""
+    return model.layers if model.encoder is None else 1
 
 
 def _schedules(runtime: Runtime, pp: int) -> tuple[Schedule, ...]:
@@ -141,6 +147,7 @@ def why_empty(model: ModelSpec, workload: Workload, runtime: Runtime, devices: i
     for dp in divisors(devices):
         if workload.global_batch % dp:
             reasons.append(f"dp={dp} does not divide global_batch={workload.global_batch}")
-    if devices > model.layers:
-        reasons.append(f"pp is at most the {model.layers} layers")
+    if devices > deepest(model):
+        why = "one per layer" if model.encoder is None else "encoder and decoder are not cut yet"
+        reasons.append(f"pp is at most {deepest(model)} ({why})")
     return reasons
