@@ -38,8 +38,8 @@ def machine_rows(profile: Profile) -> list[dict[str, object]]:
     bandwidth = profile.memory_bandwidth_bytes_per_second
     facts = {
         "device": machine.accelerator or machine.processor,
-        "cores": machine.cores,
-        "memory": format_bytes(machine.memory_bytes),
+        "cores": machine.cores or None,
+        "memory": format_bytes(machine.memory_bytes) if machine.memory_bytes else None,
         "torch": machine.torch,
         "busy ranks": profile.busy_ranks,
         "slowdown": ", ".join(f"{count}: {factor:.2f}" for count, factor in profile.slowdown),
@@ -56,7 +56,7 @@ def operator_rows(profile: Profile) -> list[dict[str, object]]:
     for sample in profile.operators:
         row = rows.setdefault(sample.key[:3], _operator_row(sample))
         row[sample.phase] = format_seconds(sample.seconds)
-        row["spread"] = max(float(str(row["spread"])), round(sample.spread, 3))
+        row["spread"] = max(float(str(row["spread"])), round(sample.spread or 0.0, 3))
         row["repeats"] = sample.repeats
     return list(rows.values())
 

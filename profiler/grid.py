@@ -1,7 +1,8 @@
 """Grid: what to profile when no model is named: layers of three common widths."""
 
 from planner.graph import inventory
-from planner.spec.model import ModelSpec
+from planner.spec.layer import MLP, Attention, LayerSpec
+from planner.spec.model import Embedding, Head, ModelSpec, Stack
 from profiler.kinds import OperatorRequest, distinct
 from profiler.layers import Reference
 
@@ -15,25 +16,30 @@ VOCAB = 8192
 def plain_model(hidden: int = WIDTHS[0], layers: int = 4) -> ModelSpec:
     """A GPT-2 of this width: learned positions, layer norms, biases, an MLP four times as wide."""
     heads = max(1, hidden // HEAD_DIM)
-    return ModelSpec(
-        name=f"plain-{hidden}",
-        family="gpt2",
-        layers=layers,
-        hidden=hidden,
+    attention = Attention(
         heads=heads,
         kv_heads=heads,
         head_dim=hidden // heads,
-        ffn=4 * hidden,
-        vocab=VOCAB,
-        max_positions=1024,
-        gated=False,
-        activation="gelu_tanh",
+        q_bias=True,
+        k_bias=True,
+        v_bias=True,
+        o_bias=True,
+    )
+    mlp = MLP(ffn=4 * hidden, gated=False, activation="gelu_tanh", bias=True)
+    stack = Stack(
+        name="decoder",
+        embedding=Embedding(vocab=VOCAB, max_positions=1024, positions="learned"),
+        kinds=(LayerSpec(attention=attention, feed_forward=mlp),),
+        order=(0,) * layers,
+    )
+    return ModelSpec(
+        name=f"plain-{hidden}",
+        family="gpt2",
+        hidden=hidden,
+        stacks=(stack,),
+        head=Head(classes=VOCAB),
         norm="layernorm",
-        positions="learned",
         tied_embeddings=True,
-        attention_bias=True,
-        output_bias=True,
-        mlp_bias=True,
     )
 
 

@@ -222,7 +222,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, kv_heads: int) -> Tensor
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on [..., heads, head_dim]; cos and sin broadcast over the heads."""
+    """Rotary positions on the first elements of [..., heads, head_dim]: as many as cos has.
+
+    cos and sin broadcast over the heads.
+    """
+    width = cos.shape[-1]
+    if width < x.shape[-1]:
+        return torch.cat((rotate(x[..., :width], cos, sin), x[..., width:]), dim=-1)
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 

@@ -1,8 +1,8 @@
 """Layers: a stack of whole Transformer layers, to see what a sum of operators misses.
 
-The layers are those of a ModelSpec, pre-norm, each with its own weights; all parameters are
-views of one flat tensor and their gradients views of another, as in the executor. Several
-distinct layers keep the caches as cold as in training.
+The layers are those of a plain decoder (planner.spec.plain), each with its own weights; all
+parameters are views of one flat tensor and their gradients views of another, as in the executor.
+Several distinct layers keep the caches as cold as in training.
 """
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from planner.graph import transformer
 from planner.graph.view import RankView
-from planner.spec.documents import Frozen
-from planner.spec.model import ModelSpec
+from planner.spec import plain
+from planner.spec.documents import Frozen, InputError
+from planner.spec.model import ModelSpec, Norm
 from planner.spec.workload import Dtype
 from profiler.kinds import (
     ACTIVATIONS,
@@ -42,10 +43,19 @@ class Reference(Frozen):
         ]
 
     def __str__(self) -> str:
-        model = self.model
-        heads = f"{model.heads}/{model.kv_heads}x{model.head_dim}"
-        width = f"hidden {model.hidden} ffn {model.ffn} heads {heads}"
+        model, of = self.model, self.model.layer.attention
+        heads = f"{of.heads}/{of.kv_heads}x{of.head_dim}"
+        width = f"hidden {model.hidden} ffn {plain.mlp(model).ffn} heads {heads}"
         return f"{model.name} ({width}) {self.micro_batch}x{self.seq_len} {self.dtype}"
+
+
+def check(model: ModelSpec, seq_len: int) -> None:
+    """Raise InputError for a model whose layers cannot be timed whole."""
+    for problem in plain.problems(model, seq_len):
+        raise InputError(
+            f"the layers of {model.name!r} cannot be timed: {problem}; profile {plain.PLAIN}, "
+            f"or no model at all for the generic grid"
+        )
 
 
 class Layer(nn.Module):
@@ -53,16 +63,20 @@ class Layer(nn.Module):
 
     def __init__(self, model: ModelSpec):
         super().__init__()
-        self.model = model
-        h, queries, keys = model.hidden, model.query_width, model.kv_width
-        self.attention_norm, self.mlp_norm = _norm(model), _norm(model)
-        self.q = nn.Linear(h, queries, bias=model.attention_bias)
-        self.k = nn.Linear(h, keys, bias=model.attention_bias)
-        self.v = nn.Linear(h, keys, bias=model.attention_bias)
-        self.o = nn.Linear(queries, h, bias=model.output_bias)
-        self.gate = nn.Linear(h, model.ffn, bias=model.mlp_bias) if model.gated else None
-        self.up = nn.Linear(h, model.ffn, bias=model.mlp_bias)
-        self.down = nn.Linear(model.ffn, h, bias=model.mlp_bias)
+        self.of, self.mlp = model.layer.attention, plain.mlp(model)
+        h, f, of, bias = model.hidden, self.mlp.ffn, self.of, self.mlp.bias
+        self.attention_norm = _norm(model, h, model.norm)
+        self.mlp_norm = _norm(model, h, model.norm)
+        self.q = nn.Linear(h, of.query_width, bias=of.q_bias)
+        self.k = nn.Linear(h, of.key_width, bias=of.k_bias)
+        self.v = nn.Linear(h, of.value_width, bias=of.v_bias)
+        self.o = nn.Linear(of.output_width, h, bias=of.o_bias)
+        self.q_norm, self.k_norm = (
+            _norm(model, of.head_dim, "rmsnorm") if of.qk_norm else None for _ in range(2)
+        )
+        self.gate = nn.Linear(h, f, bias=bias) if self.mlp.gated else None
+        self.up = nn.Linear(h, f, bias=bias)
+        self.down = nn.Linear(f, h, bias=bias)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """One layer on the stream."""
@@ -70,24 +84,29 @@ class Layer(nn.Module):
         return x + self._mlp(self.mlp_norm(x))
 
     def _attention(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        spec = self.model
-        q, k, v = self.q(x), self.k(x), self.v(x)
-        if spec.positions == "rotary":
-            q = rotate(q.view(*q.shape[:2], spec.heads, spec.head_dim), cos, sin).flatten(2)
-            k = rotate(k.view(*k.shape[:2], spec.kv_heads, spec.head_dim), cos, sin).flatten(2)
-        out: Tensor = self.o(attend(q, k, v, spec.heads, spec.kv_heads))
+        of = self.of
+        q = self._heads(self.q(x), self.q_norm, cos, sin)
+        k = self._heads(self.k(x), self.k_norm, cos, sin)
+        out: Tensor = self.o(attend(q, k, self.v(x), of.heads, of.kv_heads))
         return out
 
+    def _heads(self, x: Tensor, norm: nn.Module | None, cos: Tensor, sin: Tensor) -> Tensor:
+        """Norm and rotate each head of [batch, seq, heads * head_dim], where the model does."""
+        heads = x.view(*x.shape[:2], -1, self.of.head_dim)
+        if norm is not None:
+            heads = norm(heads)
+        return (rotate(heads, cos, sin) if self.of.rotary_dim else heads).flatten(2)
+
     def _mlp(self, x: Tensor) -> Tensor:
-        act = ACTIVATIONS[self.model.activation]
+        act = ACTIVATIONS[self.mlp.activation]
         inner = act(self.up(x)) if self.gate is None else act(self.gate(x)) * self.up(x)
         out: Tensor = self.down(inner)
         return out
 
 
-def _norm(model: ModelSpec) -> nn.Module:
-    made = nn.LayerNorm if model.norm == "layernorm" else nn.RMSNorm
-    norm: nn.Module = made(model.hidden, eps=model.norm_eps)
+def _norm(model: ModelSpec, width: int, kind: Norm) -> nn.Module:
+    made = nn.LayerNorm if kind == "layernorm" else nn.RMSNorm
+    norm: nn.Module = made(width, eps=model.norm_eps, elementwise_affine=model.norm_affine)
     return norm
 
 
@@ -101,7 +120,7 @@ class Stack:
         shape = (reference.micro_batch, reference.seq_len, model.hidden)
         self.x = torch.randn(shape, device=device).to(dtype).requires_grad_()
         self.gradient = torch.randn(shape, device=device).to(dtype)
-        angles = torch.randn(reference.seq_len, 1, model.head_dim, device=device)
+        angles = torch.randn(reference.seq_len, 1, model.layer.attention.rotary_dim, device=device)
         self.cos, self.sin = angles.cos().to(dtype), angles.sin().to(dtype)
 
     def forward(self) -> Tensor:

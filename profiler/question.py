@@ -9,7 +9,7 @@ from planner.spec.documents import InputError
 from planner.spec.model import ModelSpec
 from planner.spec.profile import Profile
 from planner.spec.workload import DTYPE_BYTES
-from profiler import grid, machine
+from profiler import grid, layers, machine
 from profiler.kinds import DTYPES, OperatorRequest
 from profiler.layers import Reference
 
@@ -37,6 +37,7 @@ def ask(
     if model is None:
         return Question(grid.generic_requests(chosen), [], None)
     spec = catalog.find_model(model)
+    layers.check(spec, seq_len)
     reference = Reference.model_validate(
         {"model": spec, "seq_len": seq_len, "micro_batch": max(batches), "dtype": chosen}
     )

@@ -16,7 +16,17 @@ from pathlib import Path
 from planner.spec import documents
 from planner.spec.profile import CollectiveSample, OperatorSample, Phase, Profile
 from planner.spec.provenance import Provenance
-from profiler import collectives, composition, fits, grid, kinds, machine, operators, slowdown
+from profiler import (
+    collectives,
+    composition,
+    fits,
+    grid,
+    kinds,
+    layers,
+    machine,
+    operators,
+    slowdown,
+)
 from profiler.collectives import CollectiveRequest
 from profiler.kinds import OperatorRequest, distinct
 from profiler.layers import Reference
@@ -121,6 +131,7 @@ class Session:
     ) -> Profile:
         """Measure what is missing, most important first."""
         whole = reference or grid.plain_reference(_dtype(requests))
+        layers.check(whole.model, whole.seq_len)
         wanted = distinct(requests)
         for request in [*whole.operators(), *wanted]:
             kinds.check(request, self.device)
