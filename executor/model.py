@@ -1,4 +1,4 @@
-"""The decoder-only Transformer of a ModelSpec, as the papers write it.
+"""The plain decoder of a ModelSpec (planner.spec.plain), as the papers write it.
 
     h = E[tokens] (+ P[positions])                                    embedding
     h = h + Attention(norm(h))
@@ -8,6 +8,8 @@
 GPT-2 (Radford et al. 2019): LayerNorm, learned positions, biases, MLP = W2 gelu(W1 x).
 Llama (Touvron et al. 2023): RMSNorm, rotary positions (Su et al. 2021), grouped queries
 (Ainslie et al. 2023), MLP = W2 (act(Wg x) * W1 x).
+Rotary positions may turn the first part of every head only (Black et al. 2022); queries and
+keys may pass an RMS norm of each head first (Henry et al. 2020).
 
 Shapes: b sequences, s tokens, h hidden, d head_dim. Nothing here knows of ranks: a layer reads
 its number of heads from the width of its projections, so a slice of it is a model too.
@@ -21,7 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from planner.spec.model import Activation, ModelSpec
+from planner.spec import plain
+from planner.spec.layer import Activation
+from planner.spec.model import ModelSpec
 
 TIED = ("embedding.tokens.weight", "head.projection.weight")
 """The two names of the one matrix of a model with tied embeddings."""
@@ -35,12 +39,15 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 class Rotary(nn.Module):
-    """Tables of rotary positions: angle = position / theta^(2i/d), shape [s, 1, d]."""
+    """Tables of rotary positions: angle = position / theta^(2i/r), shape [s, 1, r].
+
+    r is rotary_dim, the first elements of a head, which are rotated; the others stay.
+    """
 
     def __init__(self, spec: ModelSpec, seq_len: int):
         super().__init__()
-        self.theta = spec.rope_theta
-        empty = torch.empty(seq_len, 1, spec.head_dim)
+        self.theta = spec.layer.attention.rope_theta
+        empty = torch.empty(seq_len, 1, spec.layer.attention.rotary_dim)
         self.register_buffer("cos", empty, persistent=False)
         self.register_buffer("sin", empty.clone(), persistent=False)
 
@@ -55,7 +62,13 @@ class Rotary(nn.Module):
         self.sin.copy_(both.sin())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rotate [b, s, heads, d]: the pairs are (x_i, x_(i + d/2)), as in Llama."""
+        """Rotate [b, s, heads, d]: the pairs are (x_i, x_(i + r/2)), as in Llama."""
+        width = self.cos.shape[-1]
+        if width == x.shape[-1]:
+            return self._rotated(x)
+        return torch.cat((self._rotated(x[..., :width]), x[..., width:]), dim=-1)
+
+    def _rotated(self, x: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)
         return x * self.cos + torch.cat((-second, first), dim=-1) * self.sin
 
@@ -65,21 +78,28 @@ class Attention(nn.Module):
 
     def __init__(self, spec: ModelSpec):
         super().__init__()
-        self.head_dim = spec.head_dim
-        self.q = nn.Linear(spec.hidden, spec.query_width, bias=spec.attention_bias)
-        self.k = nn.Linear(spec.hidden, spec.kv_width, bias=spec.attention_bias)
-        self.v = nn.Linear(spec.hidden, spec.kv_width, bias=spec.attention_bias)
-        self.o = nn.Linear(spec.query_width, spec.hidden, bias=spec.output_bias)
+        of, h = spec.layer.attention, spec.hidden
+        self.head_dim = of.head_dim
+        self.q = nn.Linear(h, of.query_width, bias=of.q_bias)
+        self.k = nn.Linear(h, of.key_width, bias=of.k_bias)
+        self.v = nn.Linear(h, of.value_width, bias=of.v_bias)
+        self.o = nn.Linear(of.output_width, h, bias=of.o_bias)
+        self.q_norm, self.k_norm = _head_norm(spec), _head_norm(spec)
 
     def forward(self, x: Tensor, rotary: Rotary | None) -> Tensor:
-        """Attend; rotary is None where positions are learned."""
+        """Attend; rotary is None where no head is rotated."""
         q, k, v = (self._heads(linear(x)) for linear in (self.q, self.k, self.v))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
             q, k = rotary(q), rotary(k)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        grouped = q.shape[1] != k.shape[1]
-        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        y = self.core(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.o(y.transpose(1, 2).flatten(2))
+
+    def core(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Scores, softmax and weighting, [b, heads, s, d] -> the same."""
+        grouped = q.shape[1] != k.shape[1]
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], -1, self.head_dim)
@@ -90,11 +110,12 @@ class MLP(nn.Module):
 
     def __init__(self, spec: ModelSpec):
         super().__init__()
-        self.act = ACTIVATIONS[spec.activation]
-        inner = functools.partial(nn.Linear, spec.hidden, spec.ffn, bias=spec.mlp_bias)
-        self.gate: nn.Linear | None = inner() if spec.gated else None
+        of = plain.mlp(spec)
+        self.act = ACTIVATIONS[of.activation]
+        inner = functools.partial(nn.Linear, spec.hidden, of.ffn, bias=of.bias)
+        self.gate: nn.Linear | None = inner() if of.gated else None
         self.up: nn.Linear = inner()
-        self.down = nn.Linear(spec.ffn, spec.hidden, bias=spec.mlp_bias)
+        self.down = nn.Linear(of.ffn, spec.hidden, bias=of.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """act(gate(x)) * up(x), or act(up(x)), through the last matrix."""
@@ -137,7 +158,8 @@ class Embedding(nn.Module):
     def __init__(self, spec: ModelSpec):
         super().__init__()
         self.tokens = nn.Embedding(spec.vocab, spec.hidden)
-        self.positions = LearnedPositions(spec) if spec.positions == "learned" else None
+        learned = spec.main.embedding.positions == "learned"
+        self.positions = LearnedPositions(spec) if learned else None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Look up the tokens and, if they are learned, add the positions."""
@@ -179,7 +201,7 @@ class Transformer(nn.Module):
     def __init__(self, spec: ModelSpec, seq_len: int):
         super().__init__()
         self.embedding: Embedding | None = Embedding(spec)
-        self.rotary = Rotary(spec, seq_len) if spec.positions == "rotary" else None
+        self.rotary = Rotary(spec, seq_len) if spec.layer.attention.rotary_dim else None
         self.layers = nn.ModuleDict({str(i): Layer(spec) for i in range(spec.layers)})
         self.head: Head | None = Head(spec)
         if spec.tied_embeddings:
@@ -205,6 +227,13 @@ def widened(x: Tensor) -> Tensor:
     return x.float() if x.element_size() < 4 else x
 
 
+def _head_norm(spec: ModelSpec) -> nn.RMSNorm | None:
+    of = spec.layer.attention
+    if not of.qk_norm:
+        return None
+    return nn.RMSNorm(of.head_dim, eps=spec.norm_eps, elementwise_affine=spec.norm_affine)
+
+
 def _norm(spec: ModelSpec) -> nn.Module:
     kind = nn.LayerNorm if spec.norm == "layernorm" else nn.RMSNorm
-    return kind(spec.hidden, eps=spec.norm_eps)
+    return kind(spec.hidden, eps=spec.norm_eps, elementwise_affine=spec.norm_affine)

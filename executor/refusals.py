@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from planner.spec import plain
 from planner.spec.cluster import Backend
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
@@ -13,8 +14,9 @@ PROCESS_BYTES = 300 * 2**20
 
 def check(plan: Plan) -> None:
     """Raise InputError unless the executor can run the plan somewhere."""
-    for problem in (*_axes(plan), *_choices(plan), *_model(plan), *_tensor_parallel(plan)):
-        raise InputError(f"the executor cannot run this plan: {problem}")
+    for rule in (_model, _axes, _choices, _formats, _tensor_parallel):
+        for problem in rule(plan):
+            raise InputError(f"the executor cannot run this plan: {problem}")
 
 
 def _axes(plan: Plan) -> Iterator[str]:
@@ -36,21 +38,15 @@ def _choices(plan: Plan) -> Iterator[str]:
     for index, stage in enumerate(plan.stages):
         if any(choice.zero != plan.layout.zero for choice in stage.layers):
             yield f"stages.{index}: layers with another zero than layout.zero; make them equal"
-        if any(choice.recompute == "selective" for choice in stage.layers):
-            yield (
-                f"stages.{index}: recompute=selective is not implemented; plan with none or full"
-            )
 
 
 def _model(plan: Plan) -> Iterator[str]:
-    model, work, runtime = plan.model, plan.workload, plan.runtime
-    if model.sliding_window is not None and model.sliding_window < work.seq_len:
-        yield (
-            f"model.sliding_window={model.sliding_window} is less than seq_len={work.seq_len}; "
-            f"only full causal attention is implemented"
-        )
-    if model.positions == "learned" and work.seq_len > model.max_positions:
-        yield f"seq_len={work.seq_len} exceeds model.max_positions={model.max_positions}"
+    for problem in plain.problems(plan.model, plan.workload.seq_len):
+        yield f"{problem}; run {plain.PLAIN}, or plan for another runtime"
+
+
+def _formats(plan: Plan) -> Iterator[str]:
+    work, runtime = plan.workload, plan.runtime
     if work.dtype == "fp8":
         yield "workload.dtype=fp8 is not implemented; plan with bf16"
     narrow = work.dtype in ("bf16", "fp16")
@@ -63,7 +59,8 @@ def _model(plan: Plan) -> Iterator[str]:
 
 def _tensor_parallel(plan: Plan) -> Iterator[str]:
     model, tp = plan.model, plan.layout.tp
-    sizes = {"heads": model.heads, "kv_heads": model.kv_heads, "ffn": model.ffn}
+    heads = model.layer.attention
+    sizes = {"heads": heads.heads, "kv_heads": heads.kv_heads, "ffn": plain.mlp(model).ffn}
     for key, value in (*sizes.items(), ("seq_len", plan.workload.seq_len)):
         if value % tp:
             yield f"tp={tp} does not divide {key}={value}"
