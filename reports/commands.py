@@ -1,9 +1,10 @@
-"""The reports' commands: simulate, compare, report.
+"""The reports' commands: simulate, compare, report, validate, calibrate.
 
 Only typer is imported here; everything else loads inside a command, for start-up time.
 """
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -12,7 +13,7 @@ FORMAT = typer.Option("table", "--format", help="table, json or csv.")
 
 def register(app: typer.Typer) -> None:
     """Add the reports' commands to the command line."""
-    for command in (simulate, compare, report):
+    for command in (simulate, compare, report, validate, calibrate):
         app.command()(command)
 
 
@@ -110,3 +111,88 @@ def report(
     heading = title or page.default_title(results)
     page.write_page(results, output, heading)
     typer.echo(f"wrote {output}", err=True)
+
+
+def validate(
+    files: list[Path] = typer.Argument(
+        metavar="RUNS.csv...", help="Measured runs, one per row (columns: planner/catalog/runs)."
+    ),
+    runtime: str | None = typer.Option(
+        None, "--runtime", help="The software that ran, instead of the runtime column."
+    ),
+    where: str | None = typer.Option(
+        None, "--where", help='Which rows: "n_gpus<=64 and mfu_pct>=10".'
+    ),
+    calibration: str | None = typer.Option(
+        None,
+        "--calibration",
+        help="calibration.json for all, or none (default: the catalog's).",
+    ),
+    figure: Path | None = typer.Option(
+        None, "--figure", help="Write predicted over measured here (.svg or .png)."
+    ),
+    output_format: str = FORMAT,
+) -> None:
+    """Predict measured runs of others or your own, and say how far off the predictions are."""
+    from planner.spec import printing
+    from reports.validation import validation
+
+    printing.check_format(output_format)
+    found = validation.validate_files(files, runtime, where, calibration)
+    if figure is not None:
+        from reports.figures.validation import plot_validation, write_figure
+
+        typer.echo(f"wrote {write_figure(plot_validation(found), figure)}", err=True)
+    if output_format == "json":
+        printing.print_json(found.to_json())
+    elif output_format == "csv":
+        rows = found.prediction_rows()
+        printing.print_csv([{**row, "notes": "; ".join(row["notes"])} for row in rows])
+    else:
+        _print_validation(found)
+
+
+def calibrate(
+    source: Path = typer.Argument(
+        metavar="RUNS.csv|profile.json", help="Your measured runs, or a profile of a device."
+    ),
+    output: Path = typer.Option(..., "-o", "--output", help="Write the calibration here."),
+    runtime: str | None = typer.Option(
+        None, "--runtime", help="The software that ran, instead of the runtime column."
+    ),
+    where: str | None = typer.Option(None, "--where", help='Which rows: "n_gpus<=64".'),
+    start: str | None = typer.Option(
+        None, "--start", help="ACCELERATOR--RUNTIME of the catalog, a path, or none."
+    ),
+    output_format: str = typer.Option("table", "--format", help="table or json."),
+) -> None:
+    """Fit the constants of your cluster to a dozen of your runs (plan --calibration takes it)."""
+    from planner.spec import documents, printing
+    from reports import calibration
+
+    printing.check_format(output_format, ("table", "json"))
+    found = calibration.calibrate(source, runtime, where, start)
+    documents.save(found.calibration, output)
+    if output_format == "json":
+        printing.print_json(found.to_json())
+        return
+    printing.print_table(calibration.constant_rows(found), calibration.headline(found))
+    if found.errors:
+        printing.print_table(calibration.error_rows(found), "how well it predicts")
+    typer.echo(f"wrote {output}", err=True)
+
+
+def _print_validation(found: Any) -> None:
+    from planner.spec import printing
+    from reports.validation import tables
+
+    title = f"{len(found.outcomes)} of {found.rows} rows used; step time, and two baselines"
+    printing.print_table(tables.time_rows(found), title)
+    if order := tables.order_rows(found):
+        printing.print_table(order, "order of the layouts of one question")
+    if memory := tables.memory_rows(found):
+        printing.print_table(memory, "peak memory, and failures told by it")
+    if found.skipped:
+        printing.print_table(tables.count_rows(found.skipped, "skipped because"))
+    if assumed := found.assumptions():
+        printing.print_table(tables.count_rows(assumed, "assumed"))

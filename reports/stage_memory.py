@@ -10,6 +10,7 @@ import math
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.memory import stage_memory
+from planner.cost.stages import BlockTables
 from planner.spec.plan import Plan, Prediction
 
 
@@ -29,7 +30,7 @@ def memory_by_stage(plan: Plan) -> tuple[dict[str, float], ...]:
 
 def _computed(plan: Plan) -> list[dict[str, float]]:
     candidates = Candidates.of_plan(plan.layout, plan.stages, plan.workload.global_batch)
-    memory = stage_memory(Blocks.of_plan(plan), candidates)
+    memory = stage_memory(BlockTables(Blocks.of_plan(plan), candidates))
     return [memory.of_stage(0, stage) for stage in range(len(plan.stages))]
 
 
