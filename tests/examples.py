@@ -1,5 +1,7 @@
 """Small specs that many tests share."""
 
+from typing import Any
+
 from planner.cost.blocks import Blocks
 from planner.spec.cluster import Accelerator, ClusterSpec, SharedCores, Tier
 from planner.spec.model import ModelSpec
@@ -7,54 +9,118 @@ from planner.spec.runtime import Runtime
 from planner.spec.workload import Workload
 
 
-def gpt2_like(**changes: object) -> ModelSpec:
+def decoder(
+    name: str,
+    family: str,
+    *,
+    layers: int,
+    hidden: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    ffn: int,
+    vocab: int,
+    max_positions: int,
+    gated: bool,
+    activation: str,
+    norm: str,
+    positions: str,
+    tied_embeddings: bool,
+    attention_bias: bool = False,
+    output_bias: bool = False,
+    mlp_bias: bool = False,
+    sliding_window: int | None = None,
+    **others: object,
+) -> ModelSpec:
+    """A decoder with one kind of layer, from flat values. others: fields of ModelSpec."""
+    attention = {
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "window": sliding_window,
+        "rotary_dim": head_dim if positions == "rotary" else 0,
+        **dict.fromkeys(("q_bias", "k_bias", "v_bias"), attention_bias),
+        "o_bias": output_bias,
+    }
+    mlp = {"ffn": ffn, "gated": gated, "activation": activation, "bias": mlp_bias}
+    embedding = {
+        "vocab": vocab,
+        "max_positions": max_positions,
+        "positions": "learned" if positions == "learned" else "none",
+    }
+    stack = {
+        "name": "decoder",
+        "embedding": embedding,
+        "kinds": [{"attention": attention, "feed_forward": mlp}],
+        "order": [0] * layers,
+    }
+    return ModelSpec.model_validate(
+        {
+            "name": name,
+            "family": family,
+            "hidden": hidden,
+            "stacks": [stack],
+            "head": {"classes": vocab},
+            "norm": norm,
+            "tied_embeddings": tied_embeddings,
+            **others,
+        }
+    )
+
+
+GPT2 = {
+    "name": "small-gpt2",
+    "family": "gpt2",
+    "layers": 4,
+    "hidden": 32,
+    "heads": 4,
+    "kv_heads": 4,
+    "head_dim": 8,
+    "ffn": 128,
+    "vocab": 97,
+    "max_positions": 64,
+    "gated": False,
+    "activation": "gelu_tanh",
+    "norm": "layernorm",
+    "positions": "learned",
+    "tied_embeddings": True,
+    "attention_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+}
+LLAMA = {
+    "name": "small-llama",
+    "family": "llama",
+    "layers": 4,
+    "hidden": 32,
+    "heads": 8,
+    "kv_heads": 4,
+    "head_dim": 4,
+    "ffn": 48,
+    "vocab": 96,
+    "max_positions": 64,
+    "gated": True,
+    "activation": "silu",
+    "norm": "rmsnorm",
+    "positions": "rotary",
+    "tied_embeddings": False,
+}
+
+
+def gpt2_like(**changes: Any) -> ModelSpec:
     """A small GPT-2: learned positions, layer norms, biases, tied embeddings."""
-    values = {
-        "name": "small-gpt2",
-        "family": "gpt2",
-        "layers": 4,
-        "hidden": 32,
-        "heads": 4,
-        "kv_heads": 4,
-        "head_dim": 8,
-        "ffn": 128,
-        "vocab": 97,
-        "max_positions": 64,
-        "gated": False,
-        "activation": "gelu_tanh",
-        "norm": "layernorm",
-        "positions": "learned",
-        "tied_embeddings": True,
-        "attention_bias": True,
-        "output_bias": True,
-        "mlp_bias": True,
-    }
-    return ModelSpec.model_validate(values | changes)
+    return decoder(**(GPT2 | changes))
 
 
-def llama_like(**changes: object) -> ModelSpec:
+def llama_like(**changes: Any) -> ModelSpec:
     """A small Llama: rotary positions, RMS norms, grouped queries, gated MLP, untied."""
-    values = {
-        "name": "small-llama",
-        "family": "llama",
-        "layers": 4,
-        "hidden": 32,
-        "heads": 8,
-        "kv_heads": 4,
-        "head_dim": 4,
-        "ffn": 48,
-        "vocab": 96,
-        "max_positions": 64,
-        "gated": True,
-        "activation": "silu",
-        "norm": "rmsnorm",
-        "positions": "rotary",
-        "tied_embeddings": False,
-        "attention_bias": False,
-        "output_bias": False,
-        "mlp_bias": False,
-    }
-    return ModelSpec.model_validate(values | changes)
+    return decoder(**(LLAMA | changes))
+
+
+def with_attention(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    """A model of one kind of layer with other fields of its attention."""
+    layer = spec.layer.replace(attention=spec.layer.attention.replace(**changes))
+    return spec.replace(stacks=(spec.main.replace(kinds=(layer,)),))
 
 
 def gpu_cluster(nodes: int = 1, per_node: int = 8, **changes: object) -> ClusterSpec:

@@ -126,13 +126,15 @@ def test_every_format_prints_on_stdout(front: Front, output_format: str) -> None
         "plan",
         "timeline",
         "measured",
+        "graph",
     ],
 )
 def test_schema_of_every_document(front: Front, name: str) -> None:
     code, out, _ = front("schema", name)
     value = json.loads(out)
     assert code == 0
-    assert value["properties"]["schema"] == {"const": f"{name}/1"}
+    schema = "architecture/1" if name == "model" else f"{name}/1"
+    assert value["properties"]["schema"] == {"const": schema}
     assert value["additionalProperties"] is False
 
 

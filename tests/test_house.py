@@ -30,8 +30,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "planner.simulator",
         "planner.search",
         "numpy",
+        "scipy",
     },
     "planner.listing": {"planner.spec", "planner.graph"},
+    "planner.model_card": {"planner.spec", "planner.graph"},
     "planner.health": set(),
     "planner.commands": {"planner", "typer"},
     "profiler": {
@@ -44,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "typer",
         "rich",
     },
+    "profiler.imports": {"profiler.imports", "profiler.fits", "planner.spec", "pydantic"},
     "executor": {
         "executor",
         "planner.spec",

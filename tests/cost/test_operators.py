@@ -1,11 +1,14 @@
 """Operator times: measured where measured, interpolated near by, roofline elsewhere."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from planner.cost.matmul import share_of_peak
 from planner.cost.operators import OperatorTimes, interpolate
 from planner.graph.operator import Operator
 from planner.spec.documents import InputError
-from planner.spec.profile import Machine, OperatorSample, Profile
+from planner.spec.profile import Machine, OperatorSample, Phase, Profile
 from planner.spec.provenance import Provenance
 from tests.examples import cpu_cluster, gpu_cluster
 
@@ -76,3 +79,93 @@ def test_roofline_takes_the_slower_side() -> None:
 def test_a_dtype_without_peak_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'fp8' \(known: bf16\)"):
         OperatorTimes(gpu_cluster(), "fp8", True, None).estimate(linear(8, 8, 8), "forward")
+
+
+SHAPES = st.tuples(*[st.integers(1, 8192)] * 3)
+
+
+def roofline(operator: Operator, phase: Phase, dtype: str = "bf16", **device: object) -> float:
+    peaks = {"peak_flops": {"bf16": "100TFLOP/s", "fp8": "200TFLOP/s"}}
+    cluster = gpu_cluster(**(peaks | device))
+    return OperatorTimes(cluster, dtype, True, None).estimate(operator, phase).seconds
+
+
+@given(SHAPES, st.sampled_from(["forward", "backward"]), st.floats(1, 10))
+def test_a_better_device_is_never_slower(
+    shape: tuple[int, int, int], phase: Phase, factor: float
+) -> None:
+    operator, base = linear(*shape), {"matmul_efficiency": 0.1, "memory_efficiency": 0.1}
+    base |= {"multiprocessors": 108, "launch_seconds": 1e-5}
+    before = roofline(operator, phase, **base)
+    for better in (
+        {"matmul_efficiency": 0.1 * factor},
+        {"memory_efficiency": 0.1 * factor},
+        {"memory_bandwidth": f"{factor}TB/s"},
+        {"peak_flops": {"bf16": 1e14 * factor}},
+        {"launch_seconds": 1e-5 / factor},
+    ):
+        assert roofline(operator, phase, **(base | better)) <= before * (1 + 1e-12)
+
+
+@given(SHAPES, st.sampled_from([64, 128, 80, 108, 96]), st.floats(1, 10))
+def test_attention_follows_its_own_efficiency(
+    shape: tuple[int, int, int], head_dim: int, factor: float
+) -> None:
+    core = attention(64, head_dim)
+    slow, quick = (roofline(core, "forward", attention_efficiency=0.1 * f) for f in (1.0, factor))
+    assert quick <= slow * (1 + 1e-12)
+
+
+def attention(heads: int, head_dim: int) -> Operator:
+    dims = {"batch": 1, "seq": 2048, "heads": heads, "kv_heads": heads, "head_dim": head_dim}
+    return Operator(
+        name="core",
+        kind="attention",
+        dims=tuple(sorted(dims.items())),
+        forward_flops=4 * 2048**2 * heads * head_dim,
+        kernel_share=0.5,
+    )
+
+
+def test_heads_of_odd_width_leave_the_tensor_cores() -> None:
+    """Per FLOP, a head of 108 takes six times as long as one of 216."""
+    odd, even = (
+        roofline(attention(heads, width), "forward", launch_seconds=0.0)
+        for heads, width in ((64, 108), (32, 216))
+    )
+    assert odd == pytest.approx(6 * even)
+
+
+def test_a_product_uses_the_share_of_its_shape_forward_and_backward() -> None:
+    device = {"multiprocessors": 108, "launch_seconds": 0.0, "matmul_efficiency": 1.0}
+    m, k, n = 300, 8192, 5000
+    operator = linear(m, k, n)
+    flops, shares = (
+        operator.forward_flops,
+        [share_of_peak(*shape, 108) for shape in ((m, n, k), (m, k, n), (k, n, m))],
+    )
+    assert roofline(operator, "forward", **device) == pytest.approx(flops / 1e14 / shares[0])
+    assert roofline(operator, "backward", **device) == pytest.approx(
+        flops / 1e14 * (1 / shares[1] + 1 / shares[2])
+    )
+
+
+def test_loss_passes_scale_what_the_loss_moves() -> None:
+    loss = Operator(
+        name="loss",
+        kind="cross_entropy",
+        dims=(("rows", 4096), ("vocab", 50_000)),
+        forward_bytes=10**9,
+    )
+    cluster = gpu_cluster(launch_seconds=0.0)
+    two, six = (
+        OperatorTimes(cluster, "bf16", True, None, passes).estimate(loss, "forward").seconds
+        for passes in (2.0, 6.0)
+    )
+    assert six == pytest.approx(3 * two)
+
+
+def test_fp8_speeds_up_products_and_leaves_attention_in_16_bits() -> None:
+    product, core = linear(8192, 8192, 8192), attention(64, 128)
+    assert roofline(product, "forward", "fp8") < roofline(product, "forward") * 0.51
+    assert roofline(core, "forward", "fp8") == roofline(core, "forward")

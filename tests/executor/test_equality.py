@@ -49,7 +49,7 @@ def layouts() -> list[dict[str, Any]]:
         zeros = (0, 1) if dp > 1 else (0,)
         schedules = ("gpipe", "1f1b") if pp > 1 else ("1f1b",)
         for zero, schedule, recompute, counts in itertools.product(
-            zeros, schedules, ("none", "full"), SPLITS[pp]
+            zeros, schedules, ("none", "selective", "full"), SPLITS[pp]
         ):
             choices = {"zero": zero, "schedule": schedule, "recompute": recompute}
             found.append(mesh | choices | {"counts": counts})
@@ -115,6 +115,14 @@ def check(pool: Pool, name: str, plan: Plan) -> None:
 @pytest.mark.parametrize(("name", "layout"), cases(every=False))
 def test_plan_equals_single_process(pool: Pool, name: str, layout: dict[str, Any]) -> None:
     check(pool, name, make_plan(name, **layout))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("layout", [{}, {"tp": 2}, {"pp": 2}, {"dp": 2, "zero": 1}], ids=name_of)
+def test_selective_recompute_equals_single_process(
+    pool: Pool, name: str, layout: dict[str, Any]
+) -> None:
+    check(pool, name, make_plan(name, micro_batch=4, recompute="selective", **layout))
 
 
 @pytest.mark.slow

@@ -2,22 +2,25 @@ import pytest
 import torch
 
 from executor.model import Rotary, meta_model
+from planner.spec import plain
 from planner.spec.model import ModelSpec
-from tests.examples import gpt2_like, llama_like
+from tests.examples import gpt2_like, llama_like, with_attention
 from tests.executor.plans import SEQ_LEN, SPECS, plain_model
 
 
 def parameters(spec: ModelSpec) -> int:
     """The count of a paper: every matrix and vector by hand."""
-    h, wide, kv, f = spec.hidden, spec.query_width, spec.kv_width, spec.ffn
+    of, mlp, h = spec.layer.attention, plain.mlp(spec), spec.hidden
+    wide, kv, f = of.heads * of.head_dim, of.kv_heads * of.head_dim, mlp.ffn
     attention = h * (wide + 2 * kv) + wide * h
-    attention += (wide + 2 * kv) * spec.attention_bias + h * spec.output_bias
-    mlp = (3 if spec.gated else 2) * h * f
-    mlp += ((2 if spec.gated else 1) * f + h) * spec.mlp_bias
-    norm = h * (2 if spec.norm == "layernorm" else 1)
+    attention += wide * of.q_bias + kv * (of.k_bias + of.v_bias) + h * of.o_bias
+    attention += 2 * of.head_dim * of.qk_norm * spec.norm_affine
+    inner = 2 if mlp.gated else 1
+    matrices = (inner + 1) * h * f + (inner * f + h) * mlp.bias
+    norm = h * (2 if spec.norm == "layernorm" else 1) * spec.norm_affine
     ends = spec.vocab * h * (1 if spec.tied_embeddings else 2)
-    ends += spec.max_positions * h * (spec.positions == "learned")
-    return spec.layers * (attention + mlp + 2 * norm) + norm + ends
+    ends += spec.max_positions * h * (spec.main.embedding.positions == "learned")
+    return spec.layers * (attention + matrices + 2 * norm) + norm + ends
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,9 @@ def parameters(spec: ModelSpec) -> int:
         gpt2_like(tied_embeddings=False, attention_bias=False),
         llama_like(gated=False, mlp_bias=True, output_bias=True, activation="relu"),
         llama_like(norm="layernorm", positions="learned", tied_embeddings=True, kv_heads=1),
+        with_attention(gpt2_like(norm_affine=False), k_bias=False),
+        with_attention(llama_like(), qk_norm=True, rotary_dim=2, o_bias=True),
+        with_attention(llama_like(norm_affine=False), qk_norm=True),
     ],
 )
 def test_parameters_on_the_meta_device(spec: ModelSpec) -> None:
@@ -55,6 +61,27 @@ def test_rotated_products_depend_on_distance_only() -> None:
     products = rotary(rows * q)[0, :, 0] @ rotary(rows * k)[0, :, 0].T
     assert torch.allclose(products[1:, 1:], products[:-1, :-1])
     assert not torch.allclose(products[0], products[1])
+
+
+def test_a_part_of_a_head_is_rotated() -> None:
+    spec = with_attention(llama_like(head_dim=8, heads=4, kv_heads=4), rotary_dim=4)
+    rotary = Rotary(spec, SEQ_LEN).double()
+    rotary.fill()
+    x = torch.randn(2, SEQ_LEN, 4, 8, dtype=torch.float64)
+    whole = Rotary(llama_like(head_dim=4), SEQ_LEN).double()
+    whole.fill()
+    assert torch.equal(rotary(x)[..., 4:], x[..., 4:])
+    assert torch.equal(rotary(x)[..., :4], whole(x[..., :4]))
+
+
+def test_normed_heads_forget_their_length() -> None:
+    model = plain_model(with_attention(SPECS["llama"], qk_norm=True))
+    tokens = torch.arange(SEQ_LEN)[None]
+    before = model(tokens)
+    with torch.no_grad():
+        for layer in model.layers.values():
+            layer.attention.q.weight *= 1000.0
+    assert torch.allclose(before, model(tokens), rtol=1e-2, atol=1e-4)
 
 
 def test_grouped_queries_share_their_keys() -> None:

@@ -38,15 +38,14 @@ def changed(layout: dict[str, Any], **fields: Any) -> Plan:
         (changed({"vpp": 2}), "layout.vpp=2 is not implemented"),
         (changed({"zero": 2}), "layout.zero=2 is not implemented"),
         (changed({"zero": 3}), "layout.zero=3 is not implemented"),
-        (changed({"recompute": "selective"}), "recompute=selective is not implemented"),
         (changed({"tp": 8}), "tp=8 does not divide kv_heads=4"),
         (
             changed({}, model=llama_like(sliding_window=8)),
-            "sliding_window=8 is less than seq_len=16",
+            r"model.stacks.0.kinds.0.attention.window=8 is less than seq_len=16.*another runtime",
         ),
         (
             changed({}, model=llama_like(positions="learned", max_positions=8)),
-            "seq_len=16 exceeds model.max_positions=8",
+            "seq_len=16 exceeds model.stacks.0.embedding.max_positions=8",
         ),
     ],
 )

@@ -1,7 +1,7 @@
 """Oracle: the torch model of the executor, on the meta device.
 
 Parameters must be equal, FLOPs must be what FlopCounterMode counts (attention by the usual
-formula, because the counter knows no CPU attention kernel), saved bytes what autograd keeps.
+formula, because the counter knows no CPU attention kernel). Saved bytes: test_saved_bytes.py.
 """
 
 from typing import Any
@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from planner.graph import counts, transformer
-from planner.graph.operator import Operator
 from planner.graph.view import RankView
-from planner.spec import catalog
+from planner.spec import catalog, plain
 from planner.spec.model import ModelSpec
 from tests.examples import gpt2_like, llama_like
 
@@ -19,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from executor.model import Layer, meta_model  # noqa: E402
+from executor.model import meta_model  # noqa: E402
 
 MODELS = [
     gpt2_like(),
@@ -31,7 +30,15 @@ MODELS = [
 ]
 
 
-@pytest.mark.parametrize("name", catalog.list_models())
+def plain_models() -> list[str]:
+    """The catalog models that the executor can build."""
+    known = catalog.list_models()
+    found = [name for name in known if not list(plain.problems(catalog.find_model(name), 16))]
+    assert {"gpt2", "llama3.1-8b", "qwen3-8b"} <= set(found) < set(known)
+    return found
+
+
+@pytest.mark.parametrize("name", plain_models())
 def test_catalog_parameters_equal_torch(name: str) -> None:
     spec = catalog.find_model(name)
     made = meta_model(spec, 16)
@@ -71,30 +78,3 @@ def test_flops_equal_the_counter(spec: ModelSpec) -> None:
     assert forward.get_total_flops() == sum(op.forward_flops for op in graph)
     assert forward.get_total_flops() == counts.forward_flops(spec, batch, seq)
     assert backward.get_total_flops() == sum(op.backward_flops for op in graph)
-
-
-@pytest.mark.parametrize("spec", MODELS)
-def test_saved_bytes_of_a_layer_are_an_upper_bound_within_a_few_percent(spec: ModelSpec) -> None:
-    """The graph charges what autograd keeps; torch also keeps the small statistics of norms."""
-    batch, seq = 4, 32
-    layer = Layer(spec).to(torch.float32)
-    rotary = meta_model(spec, seq).to_empty(device="cpu").rotary
-    own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
-    if rotary is not None:
-        own |= {t.untyped_storage().data_ptr() for t in (rotary.cos, rotary.sin)}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Any) -> Any:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    x = torch.randn(batch, seq, spec.hidden, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        y = layer(x, rotary)
-    graph = transformer.layer_graph(spec, RankView(batch, seq, fused_norms=False, dtype="fp32"))
-    charged = sum(op.saved_bytes for op in graph if isinstance(op, Operator))
-    assert y.shape == x.shape
-    assert sum(kept.values()) <= charged * 1.02
-    assert charged <= sum(kept.values()) * 1.10

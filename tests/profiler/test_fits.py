@@ -71,3 +71,14 @@ def test_one_fit_per_case_with_its_error() -> None:
     assert [(fit.ranks, fit.groups) for fit in found] == [(2, 1), (2, 2)]
     assert all(fit.median_error < 0.01 for fit in found)
     assert found[0].latency_seconds == pytest.approx(1e-4, rel=0.02)
+
+
+def test_the_same_group_over_more_nodes_is_another_case() -> None:
+    samples = [
+        sample(size, nodes * (1e-4 + size / 1e9), nodes=nodes, ranks=4)
+        for size in SIZES
+        for nodes in (1, 2)
+    ]
+    assert [
+        (fit.nodes, round(fit.bandwidth_bytes_per_second / 1e9, 2)) for fit in fits.fit_all(samples)
+    ] == [(1, 1.0), (2, 0.5)]

@@ -13,7 +13,7 @@ from planner.spec.profile import Profile
 from profiler import collectives, commands, composition, grid, operators, question, session
 from profiler.kinds import OperatorRequest
 from profiler.layers import Reference
-from tests.examples import gpt2_like
+from tests.examples import gpt2_like, with_attention
 
 REQUESTS = [
     OperatorRequest("linear", {"m": 8, "k": 8, "n": 8, "bias": 0}, "fp32"),
@@ -126,6 +126,13 @@ def test_a_spent_budget_leaves_out_and_says_so() -> None:
 def test_refuses_what_cannot_be_timed_before_starting() -> None:
     with pytest.raises(InputError, match="convolution"):
         session.take_profile([OperatorRequest("convolution", {}, "fp32")])
+
+
+def test_refuses_layers_it_does_not_know_before_starting() -> None:
+    odd = with_attention(gpt2_like(), score_cap=50.0)
+    reference = Reference(model=odd, seq_len=8, micro_batch=2, dtype="fp32")
+    with pytest.raises(InputError, match=r"small-gpt2.*attention\.score_cap=50\.0 .* grid"):
+        session.take_profile(reference=reference)
 
 
 def test_what_does_not_fit_the_memory_is_left_out() -> None:

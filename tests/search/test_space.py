@@ -70,7 +70,7 @@ def test_every_row_is_legal() -> None:
         seen += len(table)
         assert (table.dp * table.tp * table.pp == 8).all()
         assert (table.dp * table.micro_batch * table.microbatches == 24).all()
-        assert (asked.model.kv_heads % table.tp == 0).all()
+        assert (asked.model.layer.attention.kv_heads % table.tp == 0).all()
         assert ((table.zero == 0) | (table.dp > 1)).all()
         assert (table.counts.sum(axis=1) == 6).all()
     assert seen > 100

@@ -14,7 +14,6 @@ from planner.spec.cluster import Accelerator, ClusterSpec, SharedCores, Tier
 from planner.spec.documents import Document, InputError
 from planner.spec.layout import LayerChoice, Layout, Stage
 from planner.spec.measured import Measured, StepTimes
-from planner.spec.model import ModelSpec
 from planner.spec.profile import (
     CollectiveFit,
     CollectiveSample,
@@ -26,6 +25,7 @@ from planner.spec.provenance import Provenance
 from planner.spec.runtime import Runtime
 from planner.spec.timeline import MemoryPoint, Span, Timeline
 from planner.spec.workload import Workload
+from tests.spec.models import models
 
 names = st.text(max_size=12).filter(lambda text: not any(0xD800 <= ord(c) < 0xE000 for c in text))
 positive = st.floats(1e-12, 1e18)
@@ -72,34 +72,6 @@ clusters = st.builds(
     st.none() | st.builds(SharedCores, cores=count, slowdown=slowdowns),
     tables,
 )
-
-
-@st.composite
-def models(draw):
-    kv_heads = draw(st.integers(1, 16))
-    return ModelSpec(
-        name=draw(names),
-        family="llama",
-        layers=draw(count),
-        hidden=draw(count),
-        heads=kv_heads * draw(st.integers(1, 16)),
-        kv_heads=kv_heads,
-        head_dim=2 * draw(st.integers(1, 128)),
-        ffn=draw(count),
-        vocab=draw(st.integers(2, 10**6)),
-        max_positions=draw(count),
-        gated=draw(st.booleans()),
-        activation=draw(st.sampled_from(["gelu", "silu"])),
-        norm="rmsnorm",
-        positions="rotary",
-        tied_embeddings=draw(st.booleans()),
-        attention_bias=draw(st.booleans()),
-        output_bias=draw(st.booleans()),
-        mlp_bias=draw(st.booleans()),
-        norm_eps=draw(positive),
-        sliding_window=draw(st.none() | count),
-        published_parameters=draw(st.none() | count),
-    )
 
 
 runtimes = st.builds(

@@ -1,0 +1,153 @@
+"""Laws of the blocks: what a layer, the embedding and the head cost on one rank."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from planner.cost.blocks import BlockCost, Blocks, Division
+from planner.spec.layout import Layout
+from planner.spec.runtime import Axis, Runtime
+from tests.cost.drawn import asked, questions, runtimes, wide, with_traits
+from tests.examples import gpu_cluster, plain_runtime
+
+DRAWN = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SECONDS = (
+    "forward",
+    "backward",
+    "again",
+    "again_selective",
+    "forward_tp",
+    "backward_tp",
+    "again_tp",
+)
+SLACK = 1 + 1e-12
+
+
+def layer(blocks: Blocks, **degrees: int) -> BlockCost:
+    return blocks.cost(blocks.kinds[0], Division.of(Layout(**degrees)))
+
+
+def whole(cost: BlockCost) -> dict[str, float]:
+    """Compute and exchange together, by phase."""
+    return {
+        "forward": cost.forward + cost.forward_tp,
+        "backward": cost.backward + cost.backward_tp,
+        "again": cost.again + cost.again_tp,
+    }
+
+
+@DRAWN
+@given(runtimes(), st.sampled_from([1, 2, 4]), st.sampled_from([1, 2]), st.floats(1, 100))
+def test_more_bandwidth_is_never_slower(runtime: Runtime, tp: int, cp: int, factor: float) -> None:
+    """Of every tier and of the memory."""
+    cluster = gpu_cluster(nodes=8)
+    slow = whole(layer(asked(wide(), cluster, runtime), tp=tp, cp=cp))
+    tiers = list(cluster.tiers)
+    for index, tier in enumerate(tiers):
+        better = {"bandwidth_bytes_per_second": tier.bandwidth_bytes_per_second * factor}
+        changed = [*tiers[:index], tier.replace(**better), *tiers[index + 1 :]]
+        quick = whole(
+            layer(asked(wide(), cluster.replace(tiers=tuple(changed)), runtime), tp=tp, cp=cp)
+        )
+        assert all(quick[phase] <= slow[phase] * SLACK for phase in slow)
+    device = cluster.accelerator.replace(memory_bandwidth_bytes_per_second=1e12 * factor)
+    quick = whole(layer(asked(wide(), cluster.replace(accelerator=device), runtime), tp=tp, cp=cp))
+    assert all(quick[phase] <= slow[phase] * SLACK for phase in slow)
+
+
+@DRAWN
+@given(runtimes(layer_host_seconds=0.0), st.sampled_from([2, 4, 8]))
+def test_hidden_and_exposed_exchange_are_all_of_it(runtime: Runtime, tp: int) -> None:
+    blocks = asked(wide(), gpu_cluster(nodes=8), runtime)
+    apart, beside = (
+        layer(with_traits(blocks, overlaps_tp=on, overlap_slowdown=s), tp=tp)
+        for on, s in ((False, 0.0), (True, 0.0))
+    )
+    slowed = layer(with_traits(blocks, overlaps_tp=True, overlap_slowdown=0.3), tp=tp)
+    for phase in ("forward", "backward", "again"):
+        link, exposed = getattr(apart, phase + "_tp"), getattr(beside, phase + "_tp")
+        hidden = link - exposed
+        assert link / tp / SLACK <= exposed <= link * SLACK
+        assert hidden <= getattr(apart, phase) * SLACK
+        assert getattr(beside, phase) == pytest.approx(getattr(apart, phase), rel=1e-12)
+        assert getattr(slowed, phase) == pytest.approx(getattr(apart, phase) + 0.3 * hidden)
+
+
+@DRAWN
+@given(runtimes(), st.sampled_from([1, 2, 4]), st.floats(1e-6, 1e-1))
+def test_a_layer_takes_at_least_what_its_host_needs(runtime: Runtime, tp: int, host: float) -> None:
+    """And no more than both together: the corner between them is round."""
+    blocks = asked(wide(), gpu_cluster(nodes=8), runtime)
+    free, held = (
+        whole(layer(with_traits(blocks, layer_host_seconds=h), tp=tp)) for h in (0.0, host)
+    )
+    bare = whole(layer(with_traits(blocks, layer_host_seconds=1e-30), tp=tp))
+    for phase, share in (("forward", 1 / 3), ("backward", 2 / 3), ("again", 1 / 3)):
+        assert held[phase] >= max(free[phase], host * share) / SLACK
+        assert held[phase] <= (bare[phase] + host * share) * SLACK
+
+
+@DRAWN
+@given(questions())
+def test_nothing_takes_negative_time_or_memory(question) -> None:  # type: ignore[no-untyped-def]
+    blocks, table = question
+    for row in range(len(table)):
+        division = Division.of(table.layout(row))
+        for block in (*blocks.kinds, "embedding", "head"):
+            cost = blocks.cost(block, division)
+            kept = ("saved_bytes", "selective_bytes", "checkpoint_bytes", "widest_bytes")
+            assert all(getattr(cost, name) >= -1e-12 for name in (*SECONDS, *kept))
+            assert cost.selective_bytes <= cost.saved_bytes
+            assert cost.again <= cost.forward + 1e-12
+
+
+@given(st.permutations(["tp", "cp", "dp", "pp"]))
+def test_inside_one_node_the_order_of_the_axes_does_not_matter(order: list[Axis]) -> None:
+    blocks = asked(wide(), gpu_cluster(), plain_runtime())
+    layout = Layout(tp=2, cp=2, dp=2)
+    usual = blocks.cost(blocks.kinds[0], Division.of(layout))
+    other = Division.of(layout.replace(axis_order=(*order, "ep")))
+    assert blocks.cost(blocks.kinds[0], other) == usual
+
+
+def test_the_outer_axis_pays_for_leaving_the_node() -> None:
+    """tp=8 beside cp=2 on two nodes: whoever is inner stays inside."""
+    blocks = asked(wide(), gpu_cluster(nodes=2), plain_runtime())
+    layout = Layout(tp=8, cp=2)
+    inner, outer = (
+        blocks.cost(blocks.kinds[0], Division.of(layout.replace(axis_order=order)))
+        for order in (("tp", "cp", "ep", "dp", "pp"), ("cp", "tp", "ep", "dp", "pp"))
+    )
+    assert outer.forward_tp > 2 * inner.forward_tp
+
+
+@DRAWN
+@given(runtimes(), st.sampled_from([1, 2, 4]))
+def test_context_ranks_exchange_keys_only_among_several(runtime: Runtime, tp: int) -> None:
+    blocks = asked(wide(), gpu_cluster(nodes=8), runtime)
+    alone, ring = (
+        layer(with_traits(blocks, overlaps_tp=False, layer_host_seconds=0.0), tp=tp, cp=cp)
+        for cp in (1, 2)
+    )
+    assert tp > 1 or alone.forward_tp == 0
+    assert tp > 1 or ring.forward_tp > 0
+
+
+@DRAWN
+@given(runtimes(), st.sampled_from([2, 4]))
+def test_gathering_again_takes_longer_and_keeps_less(runtime: Runtime, tp: int) -> None:
+    blocks = with_traits(
+        asked(wide(), gpu_cluster(nodes=8), runtime), sequence_parallel=True, overlaps_tp=False
+    )
+    kept, again = (
+        layer(with_traits(blocks, keeps_gathered_inputs=on), tp=tp) for on in (True, False)
+    )
+    assert again.backward_tp > kept.backward_tp
+    assert again.saved_bytes < kept.saved_bytes
+
+
+@DRAWN
+@given(runtimes(flash_attention=False), st.sampled_from([1, 2, 4]))
+def test_selective_recomputation_runs_a_part_of_the_layer_again(runtime: Runtime, tp: int) -> None:
+    cost = layer(asked(wide(), gpu_cluster(nodes=8), runtime), tp=tp)
+    assert 0 < cost.again_selective < cost.forward

@@ -1,0 +1,100 @@
+"""Fitting: constants that made the runs are found again; what no run says stays at its prior."""
+
+import dataclasses
+from functools import cache
+
+import numpy as np
+import pytest
+
+from planner.search import fitting
+from planner.search.case_tables import CaseTables
+from planner.search.holdout import band, coverage
+from planner.spec import catalog
+from planner.spec.run import read_runs
+from planner.spec.run_case import Case, make_cases
+
+TRUE = {
+    "matmul_efficiency": 0.6,
+    "attention_efficiency": 0.3,
+    "memory_efficiency": 0.5,
+    "layer_host_seconds": 3e-3,
+    "step_seconds": 0.1,
+    "loss_passes": 10.0,
+}
+
+
+@cache
+def layouts() -> tuple[Case, ...]:
+    """Every fourth row of the llm-foundry tables, whatever they measured."""
+    runs = read_runs(catalog.FOLDER / "runs" / "llm_foundry.csv")[::4]
+    return make_cases(runs).cases
+
+
+def made(noise: float = 0.0, outlier: float = 1.0) -> list[Case]:
+    """The layouts with the times that TRUE gives them."""
+    cases = list(layouts())
+    seconds = CaseTables(cases).predict(TRUE)[0]
+    seconds *= np.exp(noise * np.random.default_rng(0).standard_normal(len(cases)))
+    seconds[0] *= outlier
+    return [
+        dataclasses.replace(case, step_seconds=float(t))
+        for case, t in zip(cases, seconds, strict=True)
+    ]
+
+
+def errors(cases: list[Case], found: fitting.Fit) -> np.ndarray:
+    measured = np.array([case.step_seconds for case in cases])
+    return np.abs(CaseTables(cases).predict(found.values)[0] / measured - 1)
+
+
+def test_constants_that_made_the_runs_are_found_again() -> None:
+    cases = made()
+    found = fitting.fit_time(CaseTables(cases))
+    assert np.median(errors(cases, found)) < 0.01
+    for name in ("matmul_efficiency", "attention_efficiency"):
+        constant = found.constants[name]
+        assert constant.value == pytest.approx(TRUE[name], rel=0.05)
+        assert constant.low <= constant.value <= constant.high
+
+
+def test_one_run_in_another_state_moves_little() -> None:
+    found, pulled = (
+        fitting.fit_time(CaseTables(made(0.02, outlier))).values for outlier in (1.0, 5.0)
+    )
+    for name in ("matmul_efficiency", "attention_efficiency"):
+        assert pulled[name] == pytest.approx(found[name], rel=0.03)
+
+
+def test_what_no_run_says_stays_at_its_prior() -> None:
+    """Runs on one node say nothing of the network between nodes."""
+    cases = [case for case in made() if case.cluster.nodes == 1]
+    found = fitting.fit_time(CaseTables(cases))
+    prior = fitting.PRIORS["network_efficiency"]
+    assert found.values["network_efficiency"] == pytest.approx(prior.middle, rel=1e-3)
+    assert "network_efficiency" not in found.identified()
+    assert "matmul_efficiency" in found.identified()
+
+
+def test_bands_of_drawn_ratios_cover_what_they_say() -> None:
+    ratios = np.exp(0.1 * np.random.default_rng(1).standard_normal(400))
+    groups = [index % 20 for index in range(400)]
+    low, high = band(ratios)
+    assert low < 1 < high
+    assert 0.75 <= coverage(ratios, groups) <= 0.85
+    assert 0.75 <= np.mean((ratios >= low) & (ratios <= high)) <= 0.85
+
+
+@pytest.mark.parametrize("name", catalog.list_calibrations())
+def test_every_calibration_of_the_catalog_is_small_honest_and_has_its_runs(name: str) -> None:
+    accelerator, _, runtime = name.partition("--")
+    found = catalog.find_calibration(catalog.find_accelerator(accelerator), runtime)
+    assert found is not None
+    assert found.name == name
+    assert not found.borrowed
+    assert len(found.constants) <= 12
+    assert found.runs >= 4
+    assert found.median_error is not None
+    assert found.median_error < 0.1
+    for constant, value in found.values().items():
+        limits = fitting.PRIORS[constant]  # type: ignore[index]
+        assert limits.low * 0.99 <= value <= limits.high * 1.01
