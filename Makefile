@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRAS ?= exec,dev
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow test-gpu check format bench goldens clean
+.PHONY: setup demo test test-slow test-gpu check format bench goldens calibrations validation clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,8 @@ help:
 	@echo "make test       the default suite      make test-slow   the slow and timed tests"
 	@echo "make test-gpu   tests on a CUDA device make check       ruff and mypy (strict)"
 	@echo "make bench      benchmarks             make goldens     rewrite tests/golden (review the diff)"
+
+	@echo "make calibrations  fit the catalog's constants   make validation  docs/validation.md"
 
 setup: .venv/.installed
 
@@ -46,6 +48,12 @@ bench: setup
 
 goldens: setup
 	$(BIN)/python -m tests.golden
+
+calibrations: setup
+	$(BIN)/python -m planner.search.calibrations
+
+validation: setup
+	$(BIN)/python -m reports.validation.study
 
 clean:
 	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -53,7 +53,14 @@ class Plans:
             assert found.predicted is not None
             layout = found.layout.model_dump()
             predicted = found.predicted.model_dump(
-                include={"step_seconds", "tokens_per_second_per_device", "mfu", "peak_bytes"}
+                include={
+                    "step_seconds",
+                    "low_seconds",
+                    "high_seconds",
+                    "tokens_per_second_per_device",
+                    "mfu",
+                    "peak_bytes",
+                }
             )
             rows.append({key: layout[key] for key in LAYOUT_KEYS} | predicted)
         return pd.DataFrame(rows)
@@ -75,8 +82,10 @@ def plan(
     dtype: str | None = None,
     runtime: Any = None,
     profile: Any = None,
+    calibration: Any = None,
     objective: str = "time",
     top_k: int = 5,
+    allow_at_risk: bool = False,
 ) -> Plans:
     """Choose how to split a model over a cluster (names, paths or specs).
 
@@ -84,8 +93,10 @@ def plan(
     """
     from planner.search import planning, question
 
-    blocks = question.ask(model, cluster, seq_len, global_batch, dtype, runtime, profile)
-    return Plans(*planning.choose(blocks, objective, top_k))
+    blocks = question.ask(
+        model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
+    )
+    return Plans(*planning.choose(blocks, objective, top_k, allow_at_risk))
 
 
 def estimate(
@@ -98,11 +109,14 @@ def estimate(
     dtype: str | None = None,
     runtime: Any = None,
     profile: Any = None,
+    calibration: Any = None,
 ) -> "Plan":
     """Predict one layout, written as for `--layout`. Raises InputError."""
     from planner.search import question
 
-    blocks = question.ask(model, cluster, seq_len, global_batch, dtype, runtime, profile)
+    blocks = question.ask(
+        model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
+    )
     return question.plan_of_layout(blocks, layout)
 
 
