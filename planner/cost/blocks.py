@@ -33,7 +33,7 @@ from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 from planner.spec.profile import CollectiveOp, Phase, Profile
 from planner.spec.provenance import Birth
-from planner.spec.runtime import Runtime
+from planner.spec.runtime import ContextStyle, Runtime
 from planner.spec.workload import DTYPE_BYTES, Workload, stored_dtype
 
 PHASES: tuple[Phase, ...] = ("forward", "backward")
@@ -74,8 +74,8 @@ class BlockCost:
 class Division(NamedTuple):
     """How one block of a microbatch is divided: what its cost depends on besides the block.
 
-    stride, cp_stride, ep_stride: distance in ranks between neighbours of a group. groups: tp
-    groups per stage.
+    stride, cp_stride, ep_stride: distance in ranks between neighbours of a group; those that share
+    an expert lie side by side, ep_stride / etp apart. groups: tp groups per stage.
     """
 
     tp: int
@@ -86,14 +86,16 @@ class Division(NamedTuple):
     ep: int = 1
     cp_stride: int = 1
     ep_stride: int = 1
+    etp: int = 1
+    cp_style: ContextStyle = "ring"
 
     @classmethod
     def of(cls, layout: Layout) -> "Division":
         """How a layout divides a block. Experts lie side by side over tp, cp and dp."""
         tp, cp, dp = (layout.stride(axis) for axis in ("tp", "cp", "dp"))
-        groups = layout.dp * layout.cp
+        groups, apart = layout.dp * layout.cp, min(tp, cp, dp) * layout.etp
         degrees = layout.tp, layout.micro_batch, tp, groups, layout.cp, layout.ep
-        return cls(*degrees, cp, min(tp, cp, dp))
+        return cls(*degrees, cp, apart, layout.etp, layout.cp_style)
 
 
 class BlockGraphs:
@@ -204,7 +206,15 @@ class Blocks:
         """Bytes of one stored weight or activation."""
         return DTYPE_BYTES[self.stored]
 
-    def view(self, tp: int, micro_batch: int, cp: int = 1, ep: int = 1) -> RankView:
+    def view(
+        self,
+        tp: int,
+        micro_batch: int,
+        cp: int = 1,
+        ep: int = 1,
+        etp: int = 1,
+        cp_style: ContextStyle = "ring",
+    ) -> RankView:
         """What one rank sees under a division."""
         return RankView(
             batch=micro_batch,
@@ -216,7 +226,9 @@ class Blocks:
             fused_gate=self.runtime.fused_gate,
             dtype=self.stored,
             cp=cp,
+            cp_style=cp_style,
             ep=ep,
+            etp=etp,
         )
 
     def graph(self, block: Block, tp: int, micro_batch: int) -> nx.DiGraph:
@@ -226,7 +238,8 @@ class Blocks:
     def _cost(self, block: Block, division: Division) -> BlockCost:
         """Cost of a block under a division."""
         tp, runtime = division.tp, self.runtime
-        view = self.view(tp, division.micro_batch, division.cp, division.ep)
+        degrees = division.cp, division.ep, division.etp
+        view = self.view(tp, division.micro_batch, *degrees, division.cp_style)
         parts = self.graphs.parts(block, view, runtime.recompute_stops_early)
         births: dict[Birth, float] = {}
         layer = isinstance(block, LayerKind)
@@ -349,6 +362,7 @@ class Blocks:
             "tp": (division.tp, division.stride),
             "cp": (division.cp, division.cp_stride),
             "ep": (division.ep, division.ep_stride),
+            "etp": (division.etp, division.ep_stride // division.etp),
         }[node.axis]
         seconds = self.collective(node.op, ranks, stride, division.groups, node.message_bytes)
         return float(seconds)

@@ -1,7 +1,10 @@
 """Candidates: many plans of one pipeline depth at once, as arrays.
 
-A search over layouts is a table. All rows of one Candidates share pp, schedule and recompute
-mode, so that every formula is a handful of numpy expressions over [N] or [N, pp].
+A search over layouts is a table. All rows of one Candidates share pp, vpp, schedule, the order of
+the axes and the strongest recompute mode, so that every formula is a handful of numpy
+expressions over [N] or [N, S]. S columns are pipeline ranks: all pp of them where rows are whole
+plans; a search also asks what single ranks would cost with any number of layers, and then names
+the rank of every column in `stage`.
 """
 
 import dataclasses
@@ -11,20 +14,49 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.spec.layout import Layout, Stage
-from planner.spec.runtime import Axis, Recompute, Schedule
+from planner.spec.layout import LayerChoice, Layout, Stage
+from planner.spec.model import ModelSpec
+from planner.spec.runtime import (
+    CONTEXT_STYLES,
+    RECOMPUTES,
+    SYNCHRONISATIONS,
+    Axis,
+    Recompute,
+    Schedule,
+)
 
 Ints = NDArray[np.int64]
 
 
+COLUMNS = (
+    "dp",
+    "tp",
+    "micro_batch",
+    "microbatches",
+    "zero",
+    "cp",
+    "ep",
+    "etp",
+    "shard",
+    "style",
+    "sync",
+)
+"""Fields with one number per row; a single number stands for all rows."""
+
+STAGE_COLUMNS = ("counts", "recomputed", "selective", "kinds")
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """N plans of pp stages. dp, tp, micro_batch, microbatches, zero: [N]; the rest [N, pp].
+    """N plans of pp stages. COLUMNS: [N]; the others [N, S].
 
-    counts: layers per stage, of all its chunks together. recomputed: how many of them recompute
-    (all or none in a search). vpp: chunks per stage. cp, ep: ranks of a context and an expert
-    group. With chunks and several kinds of layers, a stage's kinds are counted as if its layers
-    were consecutive.
+    counts: layers per stage, of all its chunks together. recomputed: how many of them recompute as
+    `recompute` says, selective: how many others recompute selectively; [N, S], or [N, S, kinds]
+    where a stage holds several kinds of layers and recomputes some of them. kinds: layers of every
+    kind, [N, S, kinds]; without it layers are counted in the order of the model, stage by stage.
+    stage: the pipeline rank of every column. vpp: chunks per stage. cp, ep, etp: ranks of a
+    context, an expert group, and that share an expert. shard: ranks that one copy of the states is
+    divided over (0: all replicas). style, sync: places in CONTEXT_STYLES and SYNCHRONISATIONS.
     """
 
     pp: int
@@ -39,26 +71,74 @@ class Candidates:
     counts: Ints
     recomputed: Ints
     vpp: int = 1
-    cp: int = 1
-    ep: int = 1
+    cp: Ints = 1  # type: ignore[assignment]  # __post_init__ makes columns of single numbers
+    ep: Ints = 1  # type: ignore[assignment]
+    etp: Ints = 1  # type: ignore[assignment]
+    shard: Ints = 0  # type: ignore[assignment]
+    style: Ints = 0  # type: ignore[assignment]
+    sync: Ints = 0  # type: ignore[assignment]
+    selective: Ints | None = None
+    kinds: Ints | None = None
+    stage: Ints | None = None
+
+    def __post_init__(self) -> None:
+        rows = len(self.dp)
+        for name in COLUMNS:
+            value = np.asarray(getattr(self, name), dtype=np.int64)
+            object.__setattr__(self, name, np.broadcast_to(value, (rows,)))
 
     def __len__(self) -> int:
         return len(self.dp)
 
+    @property
+    def ranks_of_columns(self) -> Ints:
+        """The pipeline rank of every column, [S]."""
+        return np.arange(self.pp) if self.stage is None else self.stage
+
+    @property
+    def replicas(self) -> Ints:
+        """Ranks that hold the same dense parameters, [N]."""
+        return self.dp * self.cp
+
+    @property
+    def shards(self) -> Ints:
+        """Ranks that ZeRO divides a copy of the dense states over, [N]."""
+        return np.where(self.shard > 0, self.shard, self.replicas)
+
+    @property
+    def expert_replicas(self) -> Ints:
+        """Ranks that hold the same experts, [N]."""
+        return np.maximum(self.replicas * self.tp // (self.ep * self.etp), 1)
+
+    def stride(self, axis: Axis) -> Ints:
+        """Distance in ranks between neighbours on an axis, [N]."""
+        sizes = {"tp": self.tp, "cp": self.cp, "dp": self.dp, "pp": np.full(len(self), self.pp)}
+        stride = np.ones(len(self), dtype=np.int64)
+        for name in self.axis_order:
+            if name == axis:
+                return stride
+            stride = stride * sizes.get(name, 1)
+        raise KeyError(axis)
+
     def take(self, rows: Ints | NDArray[np.bool_]) -> Self:
         """The chosen rows."""
-        arrays = ("dp", "tp", "micro_batch", "microbatches", "zero", "counts", "recomputed")
+        arrays = [*COLUMNS, *(n for n in STAGE_COLUMNS if getattr(self, n) is not None)]
         return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in arrays})
 
     def layout(self, row: int) -> Layout:
         """One row as a Layout."""
+        shard = int(self.shard[row])
         return Layout(
             dp=int(self.dp[row]),
             tp=int(self.tp[row]),
             pp=self.pp,
             vpp=self.vpp,
-            cp=self.cp,
-            ep=self.ep,
+            cp=int(self.cp[row]),
+            ep=int(self.ep[row]),
+            etp=int(self.etp[row]),
+            shard=shard or None,
+            cp_style=CONTEXT_STYLES[int(self.style[row])],
+            sync=SYNCHRONISATIONS[int(self.sync[row])],
             micro_batch=int(self.micro_batch[row]),
             zero=int(self.zero[row]),
             recompute=self.recompute,
@@ -71,30 +151,67 @@ class Candidates:
         return tuple(int(count) for count in self.counts[row])
 
     @classmethod
-    def of_plan(cls, layout: Layout, stages: tuple[Stage, ...], global_batch: int) -> Self:
-        """One plan as a table of one row. Chunk i of the stages lies on rank i % pp."""
+    def of_plan(
+        cls,
+        layout: Layout,
+        stages: tuple[Stage, ...],
+        global_batch: int,
+        model: ModelSpec | None = None,
+    ) -> Self:
+        """One plan as a table of one row. Chunk i of the stages lies on the rank that the schedule
+        gives it. model: to tell the kinds of layers apart where it has several."""
 
         def column(value: int) -> Ints:
             return np.array([value], dtype=np.int64)
 
-        chunks = [stages[rank :: layout.pp] for rank in range(layout.pp)]
-        choices = [[c for stage in own for c in stage.layers] for own in chunks]
-        counts = [len(own) for own in choices]
-        recomputed = [sum(c.recompute != "none" for c in own) for own in choices]
-        modes = {c.recompute for stage in stages for c in stage.layers} - {"none"}
+        own = [_chunks(layout, stages, rank) for rank in range(layout.pp)]
+        places = [[p for stage in chunks for p in _places(stage)] for chunks in own]
+        layers = sum(len(stage.layers) for stage in stages)
+        kinds = list(model.order) if model is not None else [(0, 0)] * layers
+        distinct = list(dict.fromkeys(kinds))
+        modes: set[Recompute] = {choice.recompute for stage in stages for choice in stage.layers}
+        strongest: Recompute = max(modes, key=RECOMPUTES.index)
+
+        def tally(wanted: set[Recompute]) -> Ints:
+            def held(rank: list[tuple[int, LayerChoice]], kind: tuple[int, int]) -> int:
+                return sum(kinds[i] == kind and c.recompute in wanted for i, c in rank)
+
+            found = [[held(rank, kind) for kind in distinct] for rank in places]
+            return np.array([found], dtype=np.int64)
+
+        every = tally(set(RECOMPUTES))
+        several = len(distinct) > 1
+        again = tally(set() if strongest == "none" else {strongest})
+        weaker = tally({"selective"} if strongest == "full" else set())
         return cls(
             pp=layout.pp,
             schedule=layout.schedule,
-            recompute=next(iter(modes), "none"),
+            recompute=strongest,
             axis_order=layout.axis_order,
             dp=column(layout.dp),
             tp=column(layout.tp),
             micro_batch=column(layout.micro_batch),
             microbatches=column(layout.microbatches(global_batch)),
             zero=column(layout.zero),
-            counts=np.array([counts], dtype=np.int64),
-            recomputed=np.array([recomputed], dtype=np.int64),
+            counts=every.sum(axis=2),
+            recomputed=again if several else again.sum(axis=2),
+            selective=weaker if several else weaker.sum(axis=2),
+            kinds=every if several else None,
             vpp=layout.vpp,
-            cp=layout.cp,
-            ep=layout.ep,
+            cp=column(layout.cp),
+            ep=column(layout.ep),
+            etp=column(layout.etp),
+            shard=column(layout.shard or 0),
+            style=column(CONTEXT_STYLES.index(layout.cp_style)),
+            sync=column(SYNCHRONISATIONS.index(layout.sync)),
         )
+
+
+def _chunks(layout: Layout, stages: tuple[Stage, ...], rank: int) -> list[Stage]:
+    """The chunks of a pipeline rank."""
+    return [stage for index, stage in enumerate(stages) if layout.rank_of_stage(index) == rank]
+
+
+def _places(stage: Stage) -> list[tuple[int, LayerChoice]]:
+    """The layers of a stage: place in the model, and what each chooses."""
+    return [(stage.first_layer + i, choice) for i, choice in enumerate(stage.layers)]

@@ -25,7 +25,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from planner.cost.candidates import Ints
 from planner.cost.collectives import Floats
 from planner.cost.pipeline import ends_in_flight, in_flight
 from planner.cost.stages import BlockTables, gradient_bytes, stage_parameters
@@ -33,8 +35,13 @@ from planner.graph.elements import FP32_BYTES
 from planner.graph.operator import Block
 from planner.spec.runtime import Recompute
 
-KEPT: dict[Recompute, str] = {"selective": "selective_bytes", "full": "checkpoint_bytes"}
+KEPT: dict[Recompute, str | None] = {"selective": "selective_bytes", "full": "checkpoint_bytes"}
 """The field of a block that says what a recompute mode keeps."""
+SAVED: dict[Recompute, str | None] = {"selective": "saved_bytes", "full": "saved_bytes"}
+"""What it keeps otherwise."""
+
+
+Columns = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +91,11 @@ def stage_memory(tables: BlockTables) -> StageMemory:
     moments = 2 * max(size, 4) + (4 if blocks.runtime.master_weights and size < 4 else 0)
     optimizer = np.where(zero > 0, own, parameters) * moments
     shape = (candidates.schedule, candidates.pp, candidates.microbatches, candidates.vpp)
-    held, ends = in_flight(*shape), _ends(tables)
+    ranks = candidates.ranks_of_columns
+    held, ends = in_flight(*shape)[:, ranks], _ends(tables)
     layers, again = _per_microbatch(tables)
     logits, buffers = _logits(tables), _buffers(tables, own, held)
-    activations = held * layers + ends_in_flight(*shape) * ends + again
+    activations = held * layers + ends_in_flight(*shape)[:, ranks] * ends + again
     each = layers + ends
     tensors = weights + gradients + optimizer + activations + logits + buffers
     slack = blocks.runtime.allocator_slack * tensors + blocks.runtime.context_bytes
@@ -98,17 +106,27 @@ def _per_microbatch(tables: BlockTables) -> tuple[Floats, Floats]:
     """What the layers of a stage keep of one microbatch, and while one of them runs again."""
     candidates = tables.candidates
     each = tables.over_layers("saved_bytes")
-    again = np.zeros_like(each)
-    if candidates.recompute != "none":
-        each -= tables.over_recomputed("saved_bytes")
-        each += tables.over_recomputed(KEPT[candidates.recompute])
-        again = np.where(candidates.recomputed > 0, _made_again(tables), 0.0)
+    if candidates.recompute == "none":
+        return each, np.zeros_like(each)
+    each = each - tables.over_recomputed(SAVED) + tables.over_recomputed(KEPT)
+    again = np.where(
+        _any_layer(candidates.recomputed), _made_again(tables, candidates.recompute), 0.0
+    )
+    if candidates.selective is not None:
+        less = np.where(_any_layer(candidates.selective), _made_again(tables, "selective"), 0.0)
+        again = np.maximum(again, less)
     return each, again
 
 
-def _made_again(tables: BlockTables) -> Floats:
+def _any_layer(chosen: Ints) -> Columns:
+    """Which stages have a chosen layer, [N, S]."""
+    found: Columns = np.any(chosen > 0, axis=2) if chosen.ndim == 3 else chosen > 0
+    return found
+
+
+def _made_again(tables: BlockTables, mode: Recompute) -> Floats:
     """The largest that a layer makes again: all it keeps, or its attention scores."""
-    if tables.candidates.recompute == "full":
+    if mode == "full":
         return _widest(tables, "saved_bytes", ends=False)
     cores = [
         tables.column(kind, "saved_bytes") - tables.column(kind, "selective_bytes")
@@ -120,35 +138,32 @@ def _made_again(tables: BlockTables) -> Floats:
 
 def _ends(tables: BlockTables) -> Floats:
     """What the embedding and the head keep of one microbatch."""
-    kept = np.zeros(tables.candidates.counts.shape)
-    kept[:, 0] += tables.column("embedding", "saved_bytes")
+    kept: Floats = tables.column("embedding", "saved_bytes")[:, None] * tables.first
     if tables.blocks.runtime.logit_bytes is None:
-        kept[:, -1] += tables.column("head", "saved_bytes")
+        kept = kept + tables.column("head", "saved_bytes")[:, None] * tables.last
     return kept
 
 
 def _logits(tables: BlockTables) -> Floats:
     """On the last stage: what the runtime needs per logit, or the logits' gradient and a copy."""
-    candidates, per_logit = tables.candidates, tables.blocks.runtime.logit_bytes
-    logits = np.zeros(candidates.counts.shape)
+    per_logit = tables.blocks.runtime.logit_bytes
     widest = tables.column("head", "widest_bytes")
-    if per_logit is None:
-        logits[:, -1] = 2 * widest
-    else:
-        logits[:, -1] = per_logit * widest / max(tables.blocks.element_bytes, FP32_BYTES)
+    each = 2.0 if per_logit is None else per_logit / max(tables.blocks.element_bytes, FP32_BYTES)
+    logits: Floats = (each * widest)[:, None] * tables.last
     return logits
 
 
 def _widest(tables: BlockTables, field: str, ends: bool = True) -> Floats:
     """The largest of a field over the blocks of each stage (logits apart), [N, pp]."""
     layer = np.max([tables.column(kind, field) for kind in tables.blocks.kinds], axis=0)
-    widest: Floats = np.repeat(layer[:, None], tables.candidates.pp, axis=1)
+    widest: Floats = np.repeat(layer[:, None], tables.candidates.counts.shape[1], axis=1)
     if not ends:
         return widest
-    others: list[tuple[Block, int]] = [("embedding", 0)]
-    others += [("head", -1)] if field == "weight_gradient_bytes" else []
-    for block, stage in others:
-        widest[:, stage] = np.maximum(widest[:, stage], tables.column(block, field))
+    others: list[tuple[Block, Columns]] = [("embedding", tables.first)]
+    others += [("head", tables.last)] if field == "weight_gradient_bytes" else []
+    for block, columns in others:
+        more = np.maximum(widest, tables.column(block, field)[:, None])
+        widest = np.where(columns, more, widest)
     return widest
 
 
@@ -158,8 +173,8 @@ def _buffers(tables: BlockTables, own: Floats, held: Floats) -> Floats:
     kept = _widest(tables, "checkpoint_bytes", ends=False)
     fresh = _widest(tables, "weight_gradient_bytes")
     hop = kept if candidates.pp > 1 else 0.0
-    replicas, zero = (candidates.dp * candidates.cp)[:, None], candidates.zero[:, None]
-    padding = blocks.element_bytes * replicas
+    shards, zero = candidates.shards[:, None], candidates.zero[:, None]
+    padding = blocks.element_bytes * shards
     sharded = own * gradient_bytes(blocks) + padding
     layer = _widest(tables, "parameters")
     layers = np.where(zero > 1, layer * gradient_bytes(blocks), 0.0)

@@ -98,7 +98,9 @@ def tasks(played: Script, seconds: list[float], cores: float) -> list[Task]:
 
 def timeline(blocks: Blocks, plan: Plan) -> Timeline:
     """The predicted Timeline of a plan."""
-    candidates = Candidates.of_plan(plan.layout, plan.stages, plan.workload.global_batch)
+    candidates = Candidates.of_plan(
+        plan.layout, plan.stages, plan.workload.global_batch, plan.model
+    )
     estimates = estimate(blocks, candidates)
     played = replay(blocks, candidates, estimates, 0)
     ranks = plan.layout.devices

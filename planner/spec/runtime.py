@@ -10,7 +10,13 @@ from planner.spec.provenance import Provenance
 Schedule = Literal["gpipe", "1f1b"]
 Recompute = Literal["none", "selective", "full"]
 Axis = Literal["tp", "cp", "ep", "dp", "pp"]
+ContextStyle = Literal["ring", "all_to_all", "all_gather"]
+Synchronisation = Literal["all_reduce", "parameter_server"]
 
+RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
+"""Weakest first."""
+CONTEXT_STYLES: tuple[ContextStyle, ...] = ("ring", "all_to_all", "all_gather")
+SYNCHRONISATIONS: tuple[Synchronisation, ...] = ("all_reduce", "parameter_server")
 
 AXES: tuple[Axis, ...] = ("tp", "cp", "ep", "dp", "pp")
 
