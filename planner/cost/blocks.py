@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import networkx as nx
 
+from planner.cost import overlap
 from planner.cost.collectives import CollectiveTimes, Floats
 from planner.cost.operators import OperatorTimes
 from planner.graph import elements, recompute, transformer
@@ -248,17 +249,22 @@ class Blocks:
         backward = self._compute(parts.operators, "backward", births) * back
         again = self._forward(parts.again) * ahead if layer else 0.0
         selective = self._forward(parts.again_selective) * ahead
-        sent = self._sent(parts, layer)
-        forward_tp, backward_tp, again_tp = (self._exchange(nodes, division) for nodes in sent)
-        if runtime.overlaps_tp and layer and tp > 1:
-            forward, forward_tp = self._beside(forward, forward_tp, tp)
-            backward, backward_tp = self._beside(backward, backward_tp, tp)
-            again, again_tp = self._beside(again, again_tp, tp)
+        cores = [node for node in parts.operators if node.kind in CORE_KINDS]
+        back_cores = self._compute(cores, "backward", {}) * back
+        ahead_cores, again_cores = (
+            self._forward([node for node in nodes if node in cores]) * ahead
+            for nodes in (cores, parts.again)
+        )
+        ahead_sent, back_sent, again_sent = self._sent(parts, layer)
+        forward, forward_tp = self._passed(forward, ahead_cores, ahead_sent, division)
+        backward, backward_tp = self._passed(backward, back_cores, back_sent, division)
+        again, again_tp = self._passed(again, again_cores, again_sent, division)
         if layer:
-            ahead_floor, back_floor, again_floor = self._floors(sent, division)
-            forward = _at_least(forward + forward_tp, ahead_floor) - forward_tp
-            backward = _at_least(backward + backward_tp, back_floor) - backward_tp
-            again = _at_least(again + again_tp, again_floor) - again_tp
+            host = runtime.layer_host_seconds
+            ahead_host, back_host = host * FORWARD_SHARE_OF_HOST, host * (1 - FORWARD_SHARE_OF_HOST)
+            forward = self._launched(forward, forward_tp, ahead_host, ahead_sent, division)
+            backward = self._launched(backward, backward_tp, back_host, back_sent, division)
+            again = self._launched(again, again_tp, ahead_host, again_sent, division)
         saved, kept_selective = self._kept(parts, tp, layer)
         return BlockCost(
             forward=forward,
@@ -301,27 +307,38 @@ class Blocks:
         again = [node for node in parts.again if isinstance(node, Collective)]
         return forward, backward, [node for node in again if node.phase == "forward"]
 
-    def _floors(self, sent: tuple[list[Collective], ...], division: Division) -> tuple[float, ...]:
-        """What the host needs to launch a layer's forward, backward and second forward.
+    def _passed(
+        self, compute: float, attention: float, nodes: Sequence[Collective], division: Division
+    ) -> tuple[float, float]:
+        """Compute and exposed exchange of one pass over a block (planner.cost.overlap).
+
+        What is hidden slows the compute. attention: seconds of the cores, a part of compute.
+        """
+        tp, cp = division.tp, division.cp
+        hidden = 0.0
+        if steps := [node for node in nodes if node.axis == "cp" and node.op == "send_recv"]:
+            early = [replace(node, count=min(node.count, cp - 1)) for node in steps]
+            hidden = overlap.ring_hidden(self._exchange(early, division), attention, cp)
+        if self.runtime.overlaps_tp and tp > 1:
+            sent = self._exchange([node for node in nodes if node.axis == "tp"], division)
+            hidden += sent - overlap.exposed(sent, compute - hidden, float(tp))
+        left = self._exchange(nodes, division) - hidden
+        return compute + self.runtime.overlap_slowdown * hidden, left
+
+    def _launched(
+        self,
+        compute: float,
+        exchange: float,
+        host: float,
+        nodes: Sequence[Collective],
+        division: Division,
+    ) -> float:
+        """Compute of a pass that the host launches in `host` seconds.
 
         A collective of nothing still takes its latency, and the host waits for it.
         """
-        host = self.runtime.layer_host_seconds
-        if not host:
-            return 0.0, 0.0, 0.0
-        shares = (FORWARD_SHARE_OF_HOST, 1 - FORWARD_SHARE_OF_HOST, FORWARD_SHARE_OF_HOST)
-        return tuple(
-            host * share + self._exchange([replace(n, message_bytes=1) for n in nodes], division)
-            for share, nodes in zip(shares, sent, strict=True)
-        )
-
-    def _beside(self, compute: float, exchange: float, pieces: int) -> tuple[float, float]:
-        """Compute and exposed exchange where one is cut in pieces that run beside the other.
-
-        The first of `pieces` cannot be hidden; what is hidden slows the compute.
-        """
-        hidden = min(exchange * (1 - 1 / pieces), compute)
-        return compute + self.runtime.overlap_slowdown * hidden, exchange - hidden
+        latency = self._exchange([replace(node, message_bytes=1) for node in nodes], division)
+        return overlap.launched(compute + exchange, host, latency) - exchange
 
     def _forward(self, nodes: Sequence[Node]) -> float:
         operators = [node for node in nodes if isinstance(node, Operator)]
@@ -374,14 +391,6 @@ class Blocks:
         seconds = self.collectives.seconds(op, ranks, stride, groups, size)
         busy = self.collectives.measured_busy(op, ranks, groups)
         return seconds * self.alone(busy)
-
-
-def _at_least(seconds: float, floor: float) -> float:
-    """A host that launches and a device that computes: the slower one, rounded at the corner.
-
-    The 4-norm of both (calibration.md, section 1, found it better than the maximum).
-    """
-    return seconds if floor <= 0 else float((seconds**4 + floor**4) ** 0.25)
 
 
 def _ungathered(parts: Parts, tp: int) -> float:

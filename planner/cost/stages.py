@@ -15,9 +15,9 @@ its gradients,
 and updates its parameters (norm with one number summed over all ranks, AdamW on the own share,
 zeroing; ZeRO 1 and 2 gather the new weights). ZeRO 2 scatters gradients in every backward, ZeRO 3
 also gathers the weights before every forward and backward. With overlap (runtime.overlaps_dp)
-the reduction hides behind the last backward except for one layer's bucket, and slows it down:
+the reduction of a layer hides behind the last backward of those before it, and slows it down:
 
-    exposed = max(reduce / layers, reduce - last backward)
+    exposed = reduce - (1 - 1/layers) * min(reduce, last backward)      (planner.cost.overlap)
     reduce  = exposed + overlap_slowdown * (reduce - exposed)
 """
 
@@ -27,6 +27,7 @@ from functools import cache
 
 import numpy as np
 
+from planner.cost import overlap
 from planner.cost.blocks import FORWARD_SHARE_OF_HOST, Blocks, Division
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
@@ -293,9 +294,9 @@ def _sharded(
 
 
 def _beside(sent: Floats, computed: Floats, pieces: Ints, slowdown: float) -> Floats:
-    """What communication beside compute adds: its first piece, what is longer, the slow-down."""
-    exposed = np.maximum(sent / pieces, sent - computed)
-    result: Floats = exposed + slowdown * (sent - exposed)
+    """What communication beside compute adds: what it does not hide, and the slow-down."""
+    left = overlap.exposed(sent, computed, pieces.astype(np.float64))
+    result: Floats = left + slowdown * (sent - left)
     return result
 
 
