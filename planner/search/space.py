@@ -103,9 +103,7 @@ def _schedules(runtime: Runtime, model: ModelSpec, pp: int) -> Iterator[tuple[Sc
             yield schedule, 1
             continue
         most = 2 if schedule in TWO_CHUNKS else runtime.chunks
-        yield from (
-            (schedule, vpp) for vpp in range(2, most + 1) if pp * vpp <= model.layers
-        )
+        yield from ((schedule, vpp) for vpp in range(2, most + 1) if pp * vpp <= model.layers)
 
 
 def _distinct(orders: tuple[tuple[Axis, ...], ...], pp: int) -> list[tuple[Axis, ...]]:
@@ -130,9 +128,7 @@ def _meshes(question: Question, pp: int) -> Ints:
             if tp % etp or (tp * cp * dp) % (ep * etp):
                 continue
             mesh = (tp, cp, style, ep, etp, dp)
-            found += [
-                (*mesh, *state, size) for state, size in itertools.product(choices, batches)
-            ]
+            found += [(*mesh, *state, size) for state, size in itertools.product(choices, batches)]
     return np.array(found, dtype=np.int64).reshape(len(found), len(COLUMNS))
 
 
