@@ -14,9 +14,12 @@ from planner.cost.pipeline import pipeline_seconds
 from planner.schedule import lowering
 from planner.search import question, space
 from planner.simulator import engine
+from planner.simulator.ends import one_pass, wavefront
 from planner.simulator.engine import Task
-from planner.simulator.script import play, script
+from planner.simulator.lowered import play, script
+from planner.simulator.script import script as compiled
 from planner.spec import printing
+from tests.simulator.orders import heap_ends, interleaved
 
 
 def best_of(work: Callable[[], Any], repeats: int = 3) -> float:
@@ -57,6 +60,36 @@ def replays() -> list[dict[str, Any]]:
         row("event engine, 16 x 256", best_of(lambda: engine.run(tasks)), len(flat), "actions"),
         row("one pass, 16 x 256", best_of(lambda: play(made, seconds)), len(made), "actions"),
         row("closed form, 16 x 256", closed, 1, "plans"),
+    ]
+
+
+def interleaved_replays() -> list[dict[str, Any]]:
+    """The same 64 ranks x 8 chunks x 512 microbatches, interleaved, by every evaluator."""
+    made = interleaved(64, 8, 512)
+    played = compiled(made)
+    table = np.random.default_rng(0).random((1, 4 * played.stages))
+    lags = np.full((1, played.stages), 1e-3)
+    lags[:, -1] = 0.0
+    many, lags_of_many = table.repeat(4, axis=0), lags.repeat(4, axis=0)
+    n, latency = len(played), lags[0, :-1].tolist()
+    slow = best_of(lambda: heap_ends(made, table.reshape(4, -1), latency), 1)
+    return [
+        row(
+            "orders 64 x 8 x 512, plain Python",
+            best_of(lambda: interleaved(64, 8, 512), 1),
+            n,
+            "actions",
+        ),
+        row("script of them", best_of(lambda: compiled(made)), n, "actions"),
+        row("wavefront in numpy", best_of(lambda: wavefront(played, table, lags)), n, "actions"),
+        row(
+            "wavefront, 4 candidates at once",
+            best_of(lambda: wavefront(played, many, lags_of_many)),
+            4 * n,
+            "actions",
+        ),
+        row("one pass in Python", best_of(lambda: one_pass(played, table, lags)), n, "actions"),
+        row("heap simulator", slow, n, "actions"),
     ]
 
 
@@ -104,4 +137,4 @@ def start_up() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    printing.print_table(replays() + searches() + start_up(), "Benchmarks")
+    printing.print_table(replays() + interleaved_replays() + searches() + start_up(), "Benchmarks")

@@ -24,7 +24,7 @@ from planner.cost.estimate import Estimates, estimate
 from planner.schedule.action import RECEIVES, SENDS, Grid, Kind
 from planner.simulator import engine
 from planner.simulator.engine import Task
-from planner.simulator.script import KINDS, NONE, Script, play, script
+from planner.simulator.lowered import KINDS, NONE, Script, play, script
 from planner.spec.layout import Layout
 from planner.spec.plan import Plan
 from planner.spec.timeline import MemoryPoint, Span, Stream, Timeline
