@@ -5,6 +5,7 @@ mode, so that every formula is a handful of numpy expressions over [N] or [N, pp
 """
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,15 +17,26 @@ from planner.spec.runtime import Axis, Recompute, Schedule
 
 Ints = NDArray[np.int64]
 
+V_SHAPED = frozenset({"zbv", "dualpipev"})
+"""Schedules whose rank r holds stages r and 2 pp - 1 - r; the others hold every pp-th stage."""
+
+
+def stage_ranks(schedule: str, pp: int, vpp: int) -> Ints:
+    """The pipeline rank of every stage, [pp * vpp]."""
+    stages = np.arange(pp * vpp, dtype=np.int64)
+    return np.minimum(stages, stages[::-1]) if schedule in V_SHAPED else stages % pp
+
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """N plans of pp stages. dp, tp, micro_batch, microbatches, zero: [N]; the rest [N, pp].
+    """N plans of pp ranks. dp, tp, micro_batch, microbatches, zero: [N]; the rest [N, columns].
 
-    counts: layers per stage, of all its chunks together. recomputed: how many of them recompute
-    (all or none in a search). vpp: chunks per stage. cp, ep: ranks of a context and an expert
-    group. With chunks and several kinds of layers, a stage's kinds are counted as if its layers
-    were consecutive.
+    A column is a pipeline rank with all its chunks, or, after `by_chunk`, one of the pp * vpp
+    stages. counts: layers per column. recomputed: how many of them recompute (all or none in a
+    search). vpp: chunks per rank. cp, ep: ranks of a context and an expert group. modes: of a plan,
+    how each layer recomputes, by stage in the order of the pipeline; without it all that recompute
+    do it as `recompute` says, and with chunks and several kinds of layers a rank's kinds are
+    counted as if its layers were consecutive.
     """
 
     pp: int
@@ -41,6 +53,7 @@ class Candidates:
     vpp: int = 1
     cp: int = 1
     ep: int = 1
+    modes: tuple[tuple[Recompute, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.dp)
@@ -49,6 +62,44 @@ class Candidates:
         """The chosen rows."""
         arrays = ("dp", "tp", "micro_batch", "microbatches", "zero", "counts", "recomputed")
         return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in arrays})
+
+    @property
+    def stage_ranks(self) -> Ints:
+        """The pipeline rank of every stage, [pp * vpp]."""
+        return stage_ranks(self.schedule, self.pp, self.vpp)
+
+    @property
+    def is_by_chunk(self) -> bool:
+        """Whether a column is one of several chunks of a rank."""
+        return bool(self.counts.shape[1] != self.pp)
+
+    @property
+    def last(self) -> int:
+        """The column that holds the head."""
+        return self.pp * self.vpp - 1 if self.is_by_chunk else int(self.stage_ranks[-1])
+
+    @property
+    def ends_meet(self) -> bool:
+        """Whether one rank holds the first and the last stage, and with them tied weights once."""
+        return int(self.stage_ranks[0]) == int(self.stage_ranks[-1])
+
+    def by_chunk(self) -> Self:
+        """The same plans with one column per stage. Unless a plan says otherwise, the chunks of a
+        rank hold equal numbers of layers, the first ones one more where they cannot."""
+        if self.modes is not None:
+            counts = np.array([[len(own) for own in self.modes]], dtype=np.int64)
+            again = [[sum(mode != "none" for mode in own) for own in self.modes]]
+            recomputed = np.array(again, dtype=np.int64)
+        else:
+            counts, recomputed = self._dealt(self.counts), self._dealt(self.recomputed)
+        return dataclasses.replace(self, counts=counts, recomputed=recomputed)
+
+    def _dealt(self, layers: Ints) -> Ints:
+        """Layers of ranks [N, pp] dealt out to their chunks [N, pp * vpp]."""
+        ranks = self.stage_ranks
+        chunk = np.array([np.sum(ranks[:s] == ranks[s]) for s in range(len(ranks))])
+        dealt: Ints = layers[:, ranks] // self.vpp + (chunk < layers[:, ranks] % self.vpp)
+        return dealt
 
     def layout(self, row: int) -> Layout:
         """One row as a Layout."""
@@ -72,29 +123,30 @@ class Candidates:
 
     @classmethod
     def of_plan(cls, layout: Layout, stages: tuple[Stage, ...], global_batch: int) -> Self:
-        """One plan as a table of one row. Chunk i of the stages lies on rank i % pp."""
+        """One plan as a table of one row."""
 
         def column(value: int) -> Ints:
             return np.array([value], dtype=np.int64)
 
-        chunks = [stages[rank :: layout.pp] for rank in range(layout.pp)]
-        choices = [[c for stage in own for c in stage.layers] for own in chunks]
-        counts = [len(own) for own in choices]
-        recomputed = [sum(c.recompute != "none" for c in own) for own in choices]
-        modes = {c.recompute for stage in stages for c in stage.layers} - {"none"}
+        ranks = stage_ranks(layout.schedule, layout.pp, layout.vpp)
+        modes = tuple(tuple(choice.recompute for choice in stage.layers) for stage in stages)
+        own = [[m for s in np.flatnonzero(ranks == r) for m in modes[s]] for r in range(layout.pp)]
+        recomputed = [sum(mode != "none" for mode in each) for each in own]
+        used = Counter(mode for each in modes for mode in each if mode != "none")
         return cls(
             pp=layout.pp,
             schedule=layout.schedule,
-            recompute=next(iter(modes), "none"),
+            recompute=used.most_common(1)[0][0] if used else "none",
             axis_order=layout.axis_order,
             dp=column(layout.dp),
             tp=column(layout.tp),
             micro_batch=column(layout.micro_batch),
             microbatches=column(layout.microbatches(global_batch)),
             zero=column(layout.zero),
-            counts=np.array([counts], dtype=np.int64),
+            counts=np.array([[len(each) for each in own]], dtype=np.int64),
             recomputed=np.array([recomputed], dtype=np.int64),
             vpp=layout.vpp,
             cp=layout.cp,
             ep=layout.ep,
+            modes=modes,
         )

@@ -96,26 +96,32 @@ def stage_memory(tables: BlockTables) -> StageMemory:
 
 def _per_microbatch(tables: BlockTables) -> tuple[Floats, Floats]:
     """What the layers of a stage keep of one microbatch, and while one of them runs again."""
-    candidates = tables.candidates
     each = tables.over_layers("saved_bytes")
-    again = np.zeros_like(each)
-    if candidates.recompute != "none":
-        each -= tables.over_recomputed("saved_bytes")
-        each += tables.over_recomputed(KEPT[candidates.recompute])
-        again = np.where(candidates.recomputed > 0, _made_again(tables), 0.0)
-    return each, again
+    each -= tables.over_recomputed(lambda mode: "saved_bytes" if mode in KEPT else None)
+    each += tables.over_recomputed(KEPT.get)
+    return each, _made_again(tables)
 
 
 def _made_again(tables: BlockTables) -> Floats:
-    """The largest that a layer makes again: all it keeps, or its attention scores."""
-    if tables.candidates.recompute == "full":
+    """The largest that a layer of a column makes again, [N, columns]."""
+    again = np.zeros(tables.candidates.counts.shape)
+    for mode, layers in tables.recomputed.items():
+        if mode in KEPT:
+            most = np.where(layers.sum(axis=2) > 0, _most_made_again(tables, mode), 0.0)
+            again = np.maximum(again, most)
+    return again
+
+
+def _most_made_again(tables: BlockTables, mode: Recompute) -> Floats:
+    """All that a layer keeps, or its attention scores."""
+    if mode == "full":
         return _widest(tables, "saved_bytes", ends=False)
     cores = [
         tables.column(kind, "saved_bytes") - tables.column(kind, "selective_bytes")
         for kind in tables.blocks.kinds
     ]
-    again: Floats = np.max(cores, axis=0)[:, None]
-    return again
+    most: Floats = np.max(cores, axis=0)[:, None]
+    return most
 
 
 def _ends(tables: BlockTables) -> Floats:
@@ -123,7 +129,7 @@ def _ends(tables: BlockTables) -> Floats:
     kept = np.zeros(tables.candidates.counts.shape)
     kept[:, 0] += tables.column("embedding", "saved_bytes")
     if tables.blocks.runtime.logit_bytes is None:
-        kept[:, -1] += tables.column("head", "saved_bytes")
+        kept[:, tables.candidates.last] += tables.column("head", "saved_bytes")
     return kept
 
 
@@ -133,20 +139,22 @@ def _logits(tables: BlockTables) -> Floats:
     logits = np.zeros(candidates.counts.shape)
     widest = tables.column("head", "widest_bytes")
     if per_logit is None:
-        logits[:, -1] = 2 * widest
+        logits[:, candidates.last] = 2 * widest
     else:
-        logits[:, -1] = per_logit * widest / max(tables.blocks.element_bytes, FP32_BYTES)
+        logits[:, candidates.last] = (
+            per_logit * widest / max(tables.blocks.element_bytes, FP32_BYTES)
+        )
     return logits
 
 
 def _widest(tables: BlockTables, field: str, ends: bool = True) -> Floats:
     """The largest of a field over the blocks of each stage (logits apart), [N, pp]."""
     layer = np.max([tables.column(kind, field) for kind in tables.blocks.kinds], axis=0)
-    widest: Floats = np.repeat(layer[:, None], tables.candidates.pp, axis=1)
+    widest: Floats = np.repeat(layer[:, None], tables.candidates.counts.shape[1], axis=1)
     if not ends:
         return widest
     others: list[tuple[Block, int]] = [("embedding", 0)]
-    others += [("head", -1)] if field == "weight_gradient_bytes" else []
+    others += [("head", tables.candidates.last)] if field == "weight_gradient_bytes" else []
     for block, stage in others:
         widest[:, stage] = np.maximum(widest[:, stage], tables.column(block, field))
     return widest

@@ -18,9 +18,14 @@ with head_i = sum_{j<i} t_j + 2c; for m <= w_i the warm-up and the drain overlap
                                D + (m - w_e)^+ t_e + (min(w_e,m)-1)(fm_e + bm_e) },
     f_i* = fm_i, b_i* = bm_i.
 
-With c = 0 it equals the event replay (a property test); with c > 0 it counts each hop once per
-turn and stays slightly low, so the plans that matter are replayed. Equal stages give
-(m + p - 1)(f + b), the textbook bubble (p-1)/(m+p-1).
+With c = 0 it equals the replay (a property test). A message that passes beside compute makes a
+latency c > 0: then it counts each hop once per turn and stays slightly low, so the plans that
+matter are replayed. A receive that holds its rank makes the actions that wait for it longer,
+
+    f_i + c [i > 0],   b_i + c [i < p-1],   and no latency,
+
+so the forms stay exact. Equal stages give (m + p - 1)(f + b), the textbook bubble
+(p-1)/(m+p-1).
 """
 
 import numpy as np
@@ -35,11 +40,22 @@ def pipeline_seconds(
 ) -> Floats:
     """Seconds from the first forward to the last backward, shape [N].
 
-    forward, backward: [N, p] seconds per microbatch; microbatches: [N]; hop: [N] seconds.
+    forward, backward: [N, p] seconds per microbatch; microbatches: [N]; hop: [N] seconds of a
+    message, beside compute.
     """
     if schedule == "gpipe":
         return _gpipe(forward, backward, microbatches, hop)
     return _one_f_one_b(forward, backward, microbatches, hop)
+
+
+def holding_seconds(
+    schedule: str, forward: Floats, backward: Floats, microbatches: Ints, hop: Floats
+) -> Floats:
+    """The same where a receive holds its rank; exact."""
+    forward, backward = forward.copy(), backward.copy()
+    forward[:, 1:] += hop[:, None]
+    backward[:, :-1] += hop[:, None]
+    return pipeline_seconds(schedule, forward, backward, microbatches, np.zeros_like(hop))
 
 
 def interleaved_seconds(
@@ -53,14 +69,16 @@ def interleaved_seconds(
 ) -> Floats:
     """The same for stages cut in `chunks` (vpp): the bubble shrinks, the transfers multiply.
 
+    One chunk: exact, see holding_seconds; there is nothing for hops to hide behind.
+
     T = m * max t + (T_1 - m * max t) / v + H + 2m(v-1)c, with T_1 without chunks and transfers and
     H what transfers add to it. Exact for equal stages, free transfers and m a multiple of p
     (Narayanan et al. 2021). A receive holds its rank for a hop, and a rank receives 2m(v-1)
     messages more; with hides_hops these pass beside the compute of other chunks.
     """
-    plain = pipeline_seconds(schedule, forward, backward, microbatches, hop)
     if chunks == 1:
-        return plain
+        return holding_seconds(schedule, forward, backward, microbatches, hop)
+    plain = pipeline_seconds(schedule, forward, backward, microbatches, hop)
     free = pipeline_seconds(schedule, forward, backward, microbatches, np.zeros_like(hop))
     busy = microbatches * (forward + backward).max(axis=1)
     shown = forward.shape[1] > 1 and not hides_hops

@@ -4,6 +4,7 @@ For a stage with n_k layers of kind k of which r_k recompute, all in seconds of 
 
     forward  = sum_k n_k * layer_k.forward + [first] embedding.forward + [last] head.forward
     backward = sum_k n_k * layer_k.backward + r_k * layer_k.again + [first] ... + [last] ...
+             = backward_input + backward_weight      recomputation and collectives in the input part
 
 and likewise for the tensor-parallel collectives inside them. Once per step a stage reduces
 its gradients,
@@ -21,14 +22,16 @@ the reduction hides behind the last backward except for one layer's bucket, and 
     reduce  = exposed + overlap_slowdown * (reduce - exposed)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.cost.blocks import FORWARD_SHARE_OF_HOST, Blocks, Division
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
-from planner.graph.operator import Block, Operator
+from planner.graph.operator import Block, LayerKind, Operator
 from planner.spec.layout import Layout
 from planner.spec.profile import CollectiveOp
 from planner.spec.runtime import Axis, Recompute
@@ -50,21 +53,29 @@ AGAIN: dict[Recompute, tuple[str | None, str | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Seconds, shape [N, pp] unless said.
+    """Seconds, shape [N, columns] (see Candidates) unless said.
 
-    forward, backward: per microbatch, with the collectives of *_tp inside. hop: [N], one
-    transfer between stages. reduce: exposed gradient reduction. optimizer: the update.
-    parameters: on one rank of the stage.
+    forward, backward: per microbatch, with the collectives of *_tp inside. backward_weight: the
+    gradients of the weights, a part of backward. hop: [N], one transfer between stages. reduce:
+    exposed gradient reduction, of reduction, the whole of it. optimizer: the update. parameters:
+    on one rank of the stage.
     """
 
     forward: Floats
     backward: Floats
+    backward_weight: Floats
     forward_tp: Floats
     backward_tp: Floats
     hop: Floats
     reduce: Floats
+    reduction: Floats
     optimizer: Floats
     parameters: Floats
+
+    @property
+    def backward_input(self) -> Floats:
+        """The backward without the gradients of the weights."""
+        return self.backward - self.backward_weight
 
 
 def gradient_bytes(blocks: Blocks) -> int:
@@ -74,7 +85,7 @@ def gradient_bytes(blocks: Blocks) -> int:
 
 
 def kind_counts(blocks: Blocks, counts: Ints) -> Ints:
-    """Layers of each kind in each stage, [N, pp, kinds]. counts: layers per stage, [N, pp]."""
+    """Layers of each kind in each column, [N, columns, kinds]. counts: layers, [N, columns]."""
     order = [tuple(each) for each in blocks.model.order]
     is_kind = np.array([[each == tuple(kind) for kind in blocks.kinds] for each in order])
     before = np.concatenate([np.zeros((1, len(blocks.kinds)), np.int64), is_kind.cumsum(axis=0)])
@@ -92,7 +103,38 @@ class BlockTables:
         distinct, index = np.unique(keys, axis=0, return_inverse=True)
         self.index = index.reshape(-1)
         self.divisions = [self._division(*key) for key in distinct.tolist()]
-        self.layers = kind_counts(blocks, candidates.counts)
+        self.layers, self.recomputed = self._planned() or self._shared_out()
+
+    def _shared_out(self) -> tuple[Ints, dict[Recompute, Ints | Floats]]:
+        """Layers of each kind, and those that recompute by mode, [N, columns, kinds].
+
+        Where a column recomputes some of its layers only, the kinds take equal shares.
+        """
+        candidates = self.candidates
+        layers = kind_counts(self.blocks, candidates.counts)
+        share = candidates.recomputed / np.maximum(candidates.counts, 1)
+        return layers, {candidates.recompute: layers * share[:, :, None]}
+
+    def _planned(self) -> tuple[Ints, dict[Recompute, Ints | Floats]] | None:
+        """The same, exactly as a plan says; None without a plan."""
+        candidates, kinds = self.candidates, self.blocks.kinds
+        if candidates.modes is None:
+            return None
+        columns = np.arange(len(candidates.modes))
+        columns = columns if candidates.is_by_chunk else candidates.stage_ranks
+        column = np.repeat(columns, [len(own) for own in candidates.modes])
+        kind = np.array([kinds.index(LayerKind(*each)) for each in self.blocks.model.order])
+        mode = np.array([mode for own in candidates.modes for mode in own])
+        shape = (1, candidates.counts.shape[1], len(kinds))
+
+        def counted(chosen: NDArray[np.bool_]) -> Ints:
+            found = np.zeros(shape, np.int64)
+            np.add.at(found[0], (column[chosen], kind[chosen]), 1)
+            return found
+
+        everywhere = np.ones(len(mode), np.bool_)
+        modes: tuple[Recompute, ...] = ("selective", "full")
+        return counted(everywhere), {each: counted(mode == each) for each in modes}
 
     def _division(self, tp: int, micro_batch: int, dp: int) -> Division:
         candidates = self.candidates
@@ -108,21 +150,19 @@ class BlockTables:
         """The sum of a field over the layers of each stage, [N, pp]."""
         return self._over_kinds(field, self.layers)
 
-    def over_recomputed(self, field: str) -> Floats:
-        """The sum of a field over the layers that recompute, [N, pp].
+    def over_recomputed(self, field_of: Callable[[Recompute], str | None]) -> Floats:
+        """The sum over the layers that recompute of the field for their mode, [N, columns]."""
+        total = np.zeros(self.candidates.counts.shape)
+        for mode, layers in self.recomputed.items():
+            if field := field_of(mode):
+                total += self._over_kinds(field, layers)
+        return total
 
-        Where a stage recomputes some of its layers only, the kinds take equal shares.
-        """
-        share = self.candidates.recomputed / np.maximum(self.candidates.counts, 1)
-        return self._over_kinds(field, self.layers * share[:, :, None])
-
-    def over_stages(self, field: str, again: str | None = None) -> Floats:
-        """The sum over everything that a stage holds, [N, pp]; again: of layers run again."""
+    def over_stages(self, field: str) -> Floats:
+        """The sum over everything that a stage holds, [N, columns]."""
         total = self.over_layers(field)
-        if again is not None:
-            total += self.over_recomputed(again)
         total[:, 0] += self.column("embedding", field)
-        total[:, -1] += self.column("head", field)
+        total[:, self.candidates.last] += self.column("head", field)
         return total
 
     def _over_kinds(self, field: str, counted: Ints | Floats) -> Floats:
@@ -155,7 +195,7 @@ def stage_parameters(tables: BlockTables) -> Held:
     """Parameters of each stage."""
     candidates = tables.candidates
     dense = tables.over_stages("parameters")
-    if candidates.pp == 1 and tables.blocks.model.tied_embeddings:
+    if candidates.ends_meet and tables.blocks.model.tied_embeddings:
         dense[:, 0] -= _tied_elements(tables.blocks, candidates.tp)
     experts = tables.over_stages("expert_parameters")
     dense -= experts
@@ -168,27 +208,30 @@ def stage_parameters(tables: BlockTables) -> Held:
 def stage_times(tables: BlockTables) -> StageTimes:
     """Times of every stage of every candidate."""
     blocks, candidates = tables.blocks, tables.candidates
-    again, again_tp = AGAIN[candidates.recompute]
+    again = tables.over_recomputed(lambda mode: AGAIN[mode][0])
+    again_tp = tables.over_recomputed(lambda mode: AGAIN[mode][1])
     forward_tp = tables.over_stages("forward_tp")
-    backward_tp = tables.over_stages("backward_tp", again_tp)
+    backward_tp = tables.over_stages("backward_tp") + again_tp
     forward = tables.over_stages("forward") + forward_tp
-    backward = tables.over_stages("backward", again) + backward_tp
-    backward += blocks.runtime.microbatch_seconds
+    backward = tables.over_stages("backward") + again + backward_tp
+    backward += blocks.runtime.microbatch_seconds * (candidates.pp / forward.shape[1])
     forward, backward = _floored(blocks, candidates, forward, backward)
     held = stage_parameters(tables)
     gathers, scatters = _sharded(blocks, candidates, held, forward, backward)
     forward, backward = forward + gathers, backward + scatters
-    reduction = _reduction(blocks, candidates, held)
+    reduction = shown = _reduction(blocks, candidates, held)
     if blocks.runtime.overlaps_dp:
         buckets, slowdown = np.maximum(candidates.counts, 1), blocks.runtime.overlap_slowdown
-        reduction = _beside(reduction, backward, buckets, slowdown)
+        shown = _beside(reduction, backward, buckets, slowdown)
     return StageTimes(
         forward=forward,
         backward=backward,
+        backward_weight=tables.over_stages("backward_weight"),
         forward_tp=forward_tp,
         backward_tp=backward_tp,
         hop=_hop(blocks, candidates),
-        reduce=reduction,
+        reduce=shown,
+        reduction=reduction,
         optimizer=_optimizer(blocks, candidates, held),
         parameters=held.all,
     )
@@ -316,7 +359,7 @@ def _reduction(blocks: Blocks, candidates: Candidates, held: Held) -> Floats:
 
 def _tied(blocks: Blocks, candidates: Candidates, size: int) -> Floats:
     total = np.zeros(candidates.counts.shape)
-    if candidates.pp == 1 or not blocks.model.tied_embeddings:
+    if candidates.ends_meet or not blocks.model.tied_embeddings:
         return total
     for layout, rows in _meshes(candidates):
         matrix = float(_tied_elements(blocks, np.array(layout.tp))) * size
@@ -324,7 +367,7 @@ def _tied(blocks: Blocks, candidates: Candidates, size: int) -> Floats:
         seconds = blocks.collective(
             "all_reduce", 2, stride, layout.dp * layout.tp * layout.cp, matrix
         )
-        total[rows, 0] = total[rows, -1] = seconds
+        total[rows, 0] = total[rows, candidates.last] = seconds
     return total
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from planner.cost.pipeline import (
     ends_in_flight,
+    holding_seconds,
     in_flight,
     interleaved_seconds,
     pipeline_seconds,
@@ -47,6 +48,18 @@ def played(name: str, forward: list[float], backward: list[float], m: int, hop: 
 def closed(name: str, forward: list[float], backward: list[float], m: int, hop: float) -> float:
     arrays = np.array([forward]), np.array([backward])
     return float(pipeline_seconds(name, *arrays, np.array([m]), np.array([hop]))[0])
+
+
+def holding(name: str, forward: list[float], backward: list[float], m: int, hop: float) -> float:
+    arrays = np.array([forward]), np.array([backward])
+    return float(holding_seconds(name, *arrays, np.array([m]), np.array([hop]))[0])
+
+
+@given(pipelines(), st.integers(0, 3))
+def test_equal_to_the_replay_where_receives_hold_their_rank(
+    case: tuple[str, list[float], list[float], int], hop: int
+) -> None:
+    assert holding(*case, float(hop)) == pytest.approx(played(*case, float(hop)), rel=1e-12)
 
 
 @given(pipelines())
@@ -163,7 +176,7 @@ def test_one_chunk_is_the_plain_form_and_more_shrink_the_bubble(
     def at(chunks: int, hop: float) -> float:
         return float(interleaved_seconds(name, *arrays, np.array([hop]), chunks)[0])
 
-    assert at(1, hop) == closed(*case, hop)
+    assert at(1, hop) == holding(*case, hop)
     assert at(v + 1, 0.0) <= at(v, 0.0) * (1 + 1e-12)
     assert at(v, hop) >= at(v, 0.0) >= m * (arrays[0] + arrays[1]).max() * (1 - 1e-12)
 
