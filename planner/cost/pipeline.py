@@ -28,8 +28,14 @@ so the forms stay exact. Equal stages give (m + p - 1)(f + b), the textbook bubb
 (p-1)/(m+p-1).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
+
+from planner.schedule import alive
+from planner.schedule.orders import Orders, orders
+from planner.spec.documents import InputError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -42,9 +48,12 @@ def pipeline_seconds(
 
     forward, backward: [N, p] seconds per microbatch; microbatches: [N]; hop: [N] seconds of a
     message, beside compute.
+    Raises InputError for a schedule without a closed form.
     """
     if schedule == "gpipe":
         return _gpipe(forward, backward, microbatches, hop)
+    if schedule != "1f1b":
+        raise InputError(f"schedule {schedule!r} is not costed yet; plan with gpipe or 1f1b")
     return _one_f_one_b(forward, backward, microbatches, hop)
 
 
@@ -137,14 +146,17 @@ def _overlapping(
 
 
 def in_flight(schedule: str, stages: int, microbatches: Ints, chunks: int = 1) -> Floats:
-    """Microbatches held by each stage at its fullest, shape [N, stages].
+    """Microbatches held by each rank of a pipeline at its fullest, shape [N, stages].
 
-    With v chunks rank i has run 2(p-1-i) + (v-1)p + 1 forwards of 1/v stage when its first
-    backward starts (Narayanan et al. 2021): (p-1)/(pv) more than without chunks on rank 0.
+    1f1b with v chunks is the interleaved one: rank i has run 2(p-1-i) + (v-1)p + 1 forwards of
+    1/v stage when its first backward starts (Narayanan et al. 2021): (p-1)/(pv) more than without
+    chunks on rank 0. The other schedules are counted, action by action.
     """
     m = microbatches[:, None]
     if schedule == "gpipe":
         return np.repeat(m, stages, axis=1).astype(np.float64)
+    if schedule != "1f1b":
+        return _counted(alive.in_flight, schedule, stages, microbatches, chunks) / chunks
     below = stages - 1 - np.arange(stages)[None, :]
     if chunks == 1:
         return np.minimum(below + 1, m).astype(np.float64)
@@ -153,13 +165,29 @@ def in_flight(schedule: str, stages: int, microbatches: Ints, chunks: int = 1) -
 
 
 def ends_in_flight(schedule: str, stages: int, microbatches: Ints, chunks: int = 1) -> Floats:
-    """Microbatches whose embedding (first stage) and head (last stage) are held, [N, stages].
+    """Microbatches whose embedding (first column) and head (last column) are held, [N, stages].
 
     With chunks the first of them runs up to 2p microbatches ahead of its backward; the
-    backward of the last one follows its forward at once.
+    backward of the last one follows its forward at once. In a V placement the head lies on the
+    first rank; the last column counts it all the same.
     """
-    if schedule == "gpipe" or chunks == 1:
+    if schedule == "gpipe" or (schedule == "1f1b" and chunks == 1):
         return in_flight(schedule, stages, microbatches)
     ahead = np.ones((len(microbatches), stages))
-    ahead[:, 0] = np.minimum(2 * stages, microbatches)
+    if schedule == "1f1b":
+        ahead[:, 0] = np.minimum(2 * stages, microbatches)
+        return ahead
+    held = _counted(alive.stages_in_flight, schedule, stages, microbatches, chunks)
+    ahead[:, -1] = held[:, -1]
+    ahead[:, 0] = held[:, 0] if stages > 1 else held.max(axis=1)
     return ahead
+
+
+def _counted(
+    count: Callable[[Orders], Ints], schedule: str, stages: int, microbatches: Ints, chunks: int
+) -> Floats:
+    """Count once per number of microbatches. Raises ScheduleError where there is no schedule."""
+    values, rows = np.unique(microbatches, return_inverse=True)
+    found = [count(orders(schedule, stages, int(m), chunks)) for m in values]
+    result: Floats = np.array(found, dtype=np.float64)[rows]
+    return result

@@ -1,13 +1,23 @@
 """Runtime: the software that will execute a plan, described by its traits."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import pydantic
 
 from planner.spec.documents import Document
 from planner.spec.provenance import Provenance
 
-Schedule = Literal["gpipe", "1f1b"]
+Schedule = Literal[
+    "gpipe",
+    "1f1b",
+    "interleaved",
+    "looped-bfs",
+    "zb-h1",
+    "interleaved-zb",
+    "zbv",
+    "dualpipev",
+]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 Recompute = Literal["none", "selective", "full"]
 Axis = Literal["tp", "cp", "ep", "dp", "pp"]
 

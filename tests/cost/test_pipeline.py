@@ -14,10 +14,13 @@ from planner.cost.pipeline import (
     interleaved_seconds,
     pipeline_seconds,
 )
-from planner.schedule import lowering, patterns
+from planner.schedule import alive, lowering
 from planner.schedule.action import RECEIVES, WHOLE_STAGE, Action, Kind
 from planner.schedule.check import send_of
+from planner.schedule.orders import default_chunks, orders
 from planner.simulator.engine import Task, run
+from planner.spec.documents import InputError
+from planner.spec.runtime import SCHEDULES
 
 names = st.sampled_from(["gpipe", "1f1b"])
 durations = st.integers(1, 9).map(float)
@@ -199,5 +202,22 @@ def test_held_microbatches_are_those_of_the_order(p: int, v: int, turns: int) ->
 def test_held_microbatches_without_chunks_are_those_of_the_pattern(
     name: str, p: int, m: int
 ) -> None:
-    expected = [patterns.in_flight(name, stage, p, m) for stage in range(p)]
+    expected = alive.in_flight(orders(name, p, m)).tolist()
     assert in_flight(name, p, np.array([m]))[0].tolist() == expected
+    assert ends_in_flight(name, p, np.array([m]))[0].tolist() == expected
+
+
+@given(st.sampled_from(SCHEDULES), ranks, st.integers(1, 3))
+def test_held_microbatches_of_every_schedule_are_counted(name: str, p: int, rounds: int) -> None:
+    m, v = 2 * p * rounds, default_chunks(name)
+    made, counts = orders(name, p, m, v), np.array([m, m])
+    expected = (alive.in_flight(made) / v).tolist()
+    assert in_flight(name, p, counts, v).tolist() == [expected, expected]
+    ends, stages = ends_in_flight(name, p, counts, v)[0], alive.stages_in_flight(made)
+    assert ends[0] >= stages[0]
+    assert ends[-1] >= stages[-1]
+
+
+def test_a_schedule_without_a_closed_form_is_refused() -> None:
+    with pytest.raises(InputError, match="'zbv' is not costed yet"):
+        closed("zbv", [1.0], [1.0], 2, 0.0)
