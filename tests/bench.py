@@ -12,14 +12,15 @@ import meshwright as mw
 from planner.cost.estimate import estimate
 from planner.cost.pipeline import pipeline_seconds
 from planner.schedule import lowering
+from planner.schedule.orders import orders
 from planner.search import question, space
 from planner.simulator import engine
 from planner.simulator.ends import one_pass, wavefront
 from planner.simulator.engine import Task
 from planner.simulator.lowered import play, script
-from planner.simulator.script import script as compiled
+from planner.simulator.script import compiled
 from planner.spec import printing
-from tests.simulator.orders import heap_ends, interleaved
+from tests.simulator.orders import heap_ends
 
 
 def best_of(work: Callable[[], Any], repeats: int = 3) -> float:
@@ -65,30 +66,27 @@ def replays() -> list[dict[str, Any]]:
 
 def interleaved_replays() -> list[dict[str, Any]]:
     """The same 64 ranks x 8 chunks x 512 microbatches, interleaved, by every evaluator."""
-    made = interleaved(64, 8, 512)
+    asked = ("interleaved", 64, 512, 8)
+    made = orders.__wrapped__(*asked)
     played = compiled(made)
     table = np.random.default_rng(0).random((1, 4 * played.stages))
     lags = np.full((1, played.stages), 1e-3)
     lags[:, -1] = 0.0
-    many, lags_of_many = table.repeat(4, axis=0), lags.repeat(4, axis=0)
+    one = (table, lags, np.zeros((1, played.stages + 1)))
+    four = [column.repeat(4, axis=0) for column in one]
     n, latency = len(played), lags[0, :-1].tolist()
     slow = best_of(lambda: heap_ends(made, table.reshape(4, -1), latency), 1)
     return [
-        row(
-            "orders 64 x 8 x 512, plain Python",
-            best_of(lambda: interleaved(64, 8, 512), 1),
-            n,
-            "actions",
-        ),
+        row("orders, 64 x 8 x 512", best_of(lambda: orders.__wrapped__(*asked)), n, "actions"),
         row("script of them", best_of(lambda: compiled(made)), n, "actions"),
-        row("wavefront in numpy", best_of(lambda: wavefront(played, table, lags)), n, "actions"),
+        row("wavefront in numpy", best_of(lambda: wavefront(played, *one)), n, "actions"),
         row(
             "wavefront, 4 candidates at once",
-            best_of(lambda: wavefront(played, many, lags_of_many)),
+            best_of(lambda: wavefront(played, *four)),
             4 * n,
             "actions",
         ),
-        row("one pass in Python", best_of(lambda: one_pass(played, table, lags)), n, "actions"),
+        row("one pass in Python", best_of(lambda: one_pass(played, *one)), n, "actions"),
         row("heap simulator", slow, n, "actions"),
     ]
 

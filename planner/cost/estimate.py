@@ -32,7 +32,7 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.collectives import Floats
 from planner.cost.memory import StageMemory, stage_memory
-from planner.cost.pipeline import interleaved_seconds
+from planner.cost.pipeline import order_seconds
 from planner.cost.stages import BlockTables, StageTimes, stage_times
 
 EXACT = ("gpipe", "1f1b")
@@ -57,10 +57,11 @@ def estimate(blocks: Blocks, candidates: Candidates) -> Estimates:
     """Step time and peak memory of every candidate."""
     tables = BlockTables(blocks, candidates)
     times, memory = stage_times(tables), stage_memory(tables)
-    pipeline = interleaved_seconds(
+    pipeline = order_seconds(
         candidates.schedule,
         times.forward,
         times.backward,
+        times.backward_weight,
         candidates.microbatches,
         times.hop,
         candidates.vpp,

@@ -26,11 +26,15 @@ from typing import ClassVar
 
 import numpy as np
 
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates
 from planner.cost.collectives import Floats
 from planner.cost.pipeline import ends_in_flight, in_flight
 from planner.cost.stages import BlockTables, gradient_bytes, stage_parameters
 from planner.graph.elements import FP32_BYTES
 from planner.graph.operator import Block
+from planner.schedule import alive
+from planner.schedule.orders import ONE_CHUNK, orders
 from planner.spec.runtime import Recompute
 
 KEPT: dict[Recompute, str] = {"selective": "selective_bytes", "full": "checkpoint_bytes"}
@@ -39,7 +43,11 @@ KEPT: dict[Recompute, str] = {"selective": "selective_bytes", "full": "checkpoin
 
 @dataclass(frozen=True, slots=True)
 class StageMemory:
-    """Bytes per rank by stage, each [N, pp]; per_microbatch: what one forward adds."""
+    """Bytes per rank, each [N, columns] (see Candidates).
+
+    per_microbatch: what one forward of all chunks adds. instant: the part of activations, logits
+    and buffers that only a running backward needs.
+    """
 
     weights: Floats
     gradients: Floats
@@ -49,6 +57,7 @@ class StageMemory:
     buffers: Floats
     runtime: Floats
     per_microbatch: Floats
+    instant: Floats
 
     PURPOSES: ClassVar[tuple[str, ...]] = (
         "weights",
@@ -84,22 +93,39 @@ def stage_memory(tables: BlockTables) -> StageMemory:
     moments = 2 * max(size, 4) + (4 if blocks.runtime.master_weights and size < 4 else 0)
     optimizer = np.where(zero > 0, own, parameters) * moments
     shape = (candidates.schedule, candidates.pp, candidates.microbatches, candidates.vpp)
-    held, ends = in_flight(*shape), _ends(tables)
-    layers, again = _per_microbatch(tables)
+    held, ends, again = in_flight(*shape), _ends(tables), _made_again(tables)
+    layers = _per_microbatch(tables)
     logits, buffers = _logits(tables), _buffers(tables, own, held)
-    activations = held * layers + ends_in_flight(*shape) * ends + again
-    each = layers + ends
+    kept = held * layers + ends_in_flight(*shape) * ends
+    if candidates.modes is not None and candidates.vpp > 1:
+        kept = _of_chunks(blocks, candidates)
+    activations, each, instant = kept + again, layers + ends, again + logits + buffers
     tensors = weights + gradients + optimizer + activations + logits + buffers
     slack = blocks.runtime.allocator_slack * tensors + blocks.runtime.context_bytes
-    return StageMemory(weights, gradients, optimizer, activations, logits, buffers, slack, each)
+    return StageMemory(
+        weights, gradients, optimizer, activations, logits, buffers, slack, each, instant
+    )
 
 
-def _per_microbatch(tables: BlockTables) -> tuple[Floats, Floats]:
-    """What the layers of a stage keep of one microbatch, and while one of them runs again."""
+def kept_bytes(tables: BlockTables) -> Floats:
+    """What one microbatch keeps in each column from its forward to its backward."""
+    return _per_microbatch(tables) + _ends(tables)
+
+
+def _of_chunks(blocks: Blocks, candidates: Candidates) -> Floats:
+    """What the chunks of a plan keep when a rank keeps most, [1, pp]: they may be uneven."""
+    each = kept_bytes(BlockTables(blocks, candidates.by_chunk()))[0]
+    name = ONE_CHUNK.get(candidates.schedule, candidates.schedule)
+    made = orders(name, candidates.pp, int(candidates.microbatches[0]), candidates.vpp)
+    return alive.most(made, each)[None]
+
+
+def _per_microbatch(tables: BlockTables) -> Floats:
+    """What the layers of a column keep of one microbatch."""
     each = tables.over_layers("saved_bytes")
     each -= tables.over_recomputed(lambda mode: "saved_bytes" if mode in KEPT else None)
     each += tables.over_recomputed(KEPT.get)
-    return each, _made_again(tables)
+    return each
 
 
 def _made_again(tables: BlockTables) -> Floats:

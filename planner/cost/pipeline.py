@@ -24,8 +24,15 @@ matter are replayed. A receive that holds its rank makes the actions that wait f
 
     f_i + c [i > 0],   b_i + c [i < p-1],   and no latency,
 
-so the forms stay exact. Equal stages give (m + p - 1)(f + b), the textbook bubble
-(p-1)/(m+p-1).
+so the forms stay exact.
+
+Split backwards (zb-h1, interleaved-zb, zbv, dualpipev), w_i of b_i the gradients of weights: these
+fill a part of the bubble. For equal stages, free transfers and m >= 2p, exactly (tests),
+
+    T = m t + (p-1) (f + b - 2w) / v
+
+and for other stages an estimate with the mean of the bubble and the slowest t. Equal stages give
+(m + p - 1)(f + b) without a split and chunks, the textbook bubble (p-1)/(m+p-1).
 """
 
 from collections.abc import Callable
@@ -34,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.schedule import alive
-from planner.schedule.orders import Orders, orders
+from planner.schedule.orders import SPLIT, Orders, orders
 from planner.spec.documents import InputError
 
 Floats = NDArray[np.float64]
@@ -65,6 +72,34 @@ def holding_seconds(
     forward[:, 1:] += hop[:, None]
     backward[:, :-1] += hop[:, None]
     return pipeline_seconds(schedule, forward, backward, microbatches, np.zeros_like(hop))
+
+
+def order_seconds(
+    schedule: str,
+    forward: Floats,
+    backward: Floats,
+    weight: Floats,
+    microbatches: Ints,
+    hop: Floats,
+    chunks: int,
+    hides_hops: bool,
+) -> Floats:
+    """Seconds from the first forward to the last backward of any schedule, shape [N].
+
+    weight: the gradients of weights, a part of backward, [N, p]; of interleaved_seconds the rest.
+    """
+    if schedule not in SPLIT:
+        name = {"interleaved": "1f1b", "looped-bfs": "gpipe"}.get(schedule, schedule)
+        shape = microbatches, hop, chunks, hides_hops
+        return interleaved_seconds(name, forward, backward, *shape)
+    held = 0.0 if hides_hops and chunks > 1 else chunks * hop[:, None]
+    forward, backward = forward.copy(), backward.copy()
+    forward[:, 1:] += held
+    backward[:, :-1] += held
+    total, p = forward + backward, forward.shape[1]
+    bubble = np.maximum((total - 2 * weight).mean(axis=1), 0.0) * (p - 1) / chunks
+    result: Floats = microbatches * total.max(axis=1) + bubble
+    return result
 
 
 def interleaved_seconds(

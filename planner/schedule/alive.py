@@ -36,3 +36,11 @@ def stages_in_flight(made: Orders) -> Ints:
     starts = np.searchsorted(made.stage[by_stage], np.arange(made.stages))
     result: Ints = np.maximum.reduceat(running, starts)
     return result
+
+
+def most(made: Orders, each: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The most that a rank holds, [ranks], where a microbatch holds each[s] in stage s."""
+    running = np.cumsum(ADDED[made.kind] * each[made.stage])
+    ends = np.append(0.0, running)[made.starts[:-1]]
+    result: NDArray[np.float64] = np.maximum.reduceat(running, made.starts[:-1]) - ends
+    return result

@@ -15,32 +15,17 @@ whose next action has all it waits for takes it. If none can, the order is a dea
 import functools
 import itertools
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from planner.schedule.action import BACKWARD, FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
+from planner.schedule.orders import ONE_CHUNK, Orders, orders
 
-KINDS = "FBIW"
-"""Forward, backward, and the two halves of a backward: gradients of the input, of the weights."""
-FORWARD, BACKWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = range(4)
+Ints = NDArray[np.int64]
 
 NONE = 0
 """The position before all actions; it ends at 0."""
-
-
-class Orders(Protocol):
-    """Compute orders of all ranks, rank by rank; starts: [ranks + 1]; the rest [n]."""
-
-    ranks: int
-    chunks: int
-    microbatches: int
-    starts: Ints
-    kind: NDArray[np.int8]
-    stage: NDArray[np.int32]
-    microbatch: NDArray[np.int32]
-    rank_of_stage: Ints
 
 
 @dataclass(frozen=True)
@@ -50,8 +35,9 @@ class Script:
     numbers: [n], the action (as numbered in orders) at each position. place: its inverse, the
     position of each action. previous, remote: [n], positions waited for. cell: [n], which entry
     of a [kinds, stages] table says how long it lasts. link: [n], the link that what it waits for
-    crosses: s between the ranks of stages s and s+1, stages - 1 for none. cuts: [levels + 1],
-    where levels begin among positions. finals: [stages], position of each stage's last backward.
+    crosses: s between the ranks of stages s and s+1, stages - 1 for none. pause: [n], the stage
+    whose backward the action before completed, stages for none. cuts: [levels + 1], where levels
+    begin among positions. finals: [stages], position of each stage's last backward.
     lasts: [ranks], position of each rank's last action.
     """
 
@@ -62,6 +48,7 @@ class Script:
     remote: Ints
     cell: Ints
     link: Ints
+    pause: Ints
     cuts: Ints
     finals: Ints
     lasts: Ints
@@ -72,7 +59,7 @@ class Script:
     @property
     def stages(self) -> int:
         """Stages of the pipeline, over all ranks and chunks."""
-        return self.orders.ranks * self.orders.chunks
+        return self.orders.stages
 
     @property
     def width(self) -> float:
@@ -82,16 +69,24 @@ class Script:
     @functools.cached_property
     def crosses(self) -> NDArray[np.bool_]:
         """Whether stages s and s+1 lie on different ranks, [stages - 1]."""
-        rank = np.asarray(self.orders.rank_of_stage)
-        crosses: NDArray[np.bool_] = rank[1:] != rank[:-1]
+        crosses: NDArray[np.bool_] = np.diff(self.orders.rank_of_stage) != 0
         return crosses
 
     @functools.cached_property
-    def levels(self) -> list[tuple[int, int, Ints, Ints, Ints]]:
-        """Of every level: first and last + 1 position, and its previous, remote and link."""
-        cuts = self.cuts.tolist()
+    def sources(self) -> Ints:
+        """[n], the action on another rank whose message each action needs, itself if none;
+        numbered as in orders."""
+        sources = np.arange(len(self))
+        sent = np.flatnonzero(self.link < self.stages - 1)
+        sources[self.numbers[sent]] = self.numbers[self.remote[sent] - 1]
+        return sources
+
+    @functools.cached_property
+    def levels(self) -> list[tuple[int, int, Ints, Ints, Ints, Ints]]:
+        """Of every level: first and last + 1 position, and its previous, remote, link, pause."""
+        cuts, columns = self.cuts.tolist(), (self.previous, self.remote, self.link, self.pause)
         return [
-            (a, b, *(x[a - 1 : b - 1] for x in (self.previous, self.remote, self.link)))
+            (a, b, *(column[a - 1 : b - 1] for column in columns))
             for a, b in itertools.pairwise(cuts)
         ]
 
@@ -105,40 +100,53 @@ class DeadlockError(RuntimeError):
     """Orders in which some rank waits for ever."""
 
 
-def script(orders: Orders) -> Script:
-    """The script of some orders, without a cache. Raises DeadlockError."""
-    remote = _remote(orders)
-    numbers, cuts = _by_level(orders, remote)
-    count = len(numbers)
+@functools.lru_cache(maxsize=64)
+def script(schedule: str, ranks: int, microbatches: int, chunks: int = 1) -> Script:
+    """The script of a named schedule; 1f1b and the like of several chunks are their counterparts.
+
+    Raises ScheduleError where the schedule cannot have these numbers.
+    """
+    name = ONE_CHUNK.get(schedule, schedule) if chunks > 1 else schedule
+    return compiled(orders(name, ranks, microbatches, chunks))
+
+
+def compiled(made: Orders) -> Script:
+    """The script of any orders. Raises DeadlockError."""
+    remote = _remote(made)
+    numbers, cuts = _by_level(made, remote)
+    count, stages = len(made), made.stages
     place = np.empty(count + 1, np.int64)
     place[numbers], place[count] = np.arange(1, count + 1), NONE
+    begun = made.starts[:-1] < made.starts[1:]
     previous = np.arange(-1, count - 1)
-    starts = np.asarray(orders.starts, np.int64)
-    begun = starts[:-1][starts[:-1] < starts[1:]]
-    previous[begun] = -1
-    stages = orders.ranks * orders.chunks
-    kind, stage = (np.asarray(x)[numbers].astype(np.int64) for x in (orders.kind, orders.stage))
+    previous[made.starts[:-1][begun]] = -1
+    kind, stage = (column[numbers].astype(np.int64) for column in (made.kind, made.stage))
+    finals = _finals(made)
+    pause = np.full(count + 1, stages, np.int64)
+    pause[finals + 1] = np.arange(stages)
+    pause[made.starts[:-1]] = stages
     return Script(
-        orders=orders,
+        orders=made,
         numbers=numbers,
         place=place[:count],
         previous=place[previous][numbers],
         remote=place[remote][numbers],
         cell=kind * stages + stage,
-        link=_links(orders, kind, stage),
+        link=_links(made, kind, stage),
+        pause=pause[numbers],
         cuts=cuts + 1,
-        finals=place[_finals(orders)],
-        lasts=place[starts[1:][starts[:-1] < starts[1:]] - 1],
+        finals=place[finals],
+        lasts=place[made.starts[1:][begun] - 1],
     )
 
 
-def _remote(orders: Orders) -> Ints:
+def _remote(made: Orders) -> Ints:
     """The action that each one waits for on another stage (its own for W), -1 for none."""
-    stages, count = orders.ranks * orders.chunks, len(orders.kind)
-    kind, stage = np.asarray(orders.kind), np.asarray(orders.stage, np.int64)
-    k = np.asarray(orders.microbatch, np.int64)
+    stages, count = made.stages, len(made)
+    kind, stage = made.kind, made.stage.astype(np.int64)
+    k = made.microbatch.astype(np.int64)
     # one stage more at each end, so that what lies beyond the pipeline is -1
-    where = np.full((4, stages + 2, orders.microbatches), -1, np.int64)
+    where = np.full((4, stages + 2, made.microbatches), -1, np.int64)
     where[kind, stage + 1, k] = np.arange(count)
     gradient = np.maximum(where[BACKWARD], where[INPUT_GRADIENT])
     gradient[stages + 1] = where[FORWARD, stages]
@@ -150,10 +158,10 @@ def _remote(orders: Orders) -> Ints:
     return remote
 
 
-def _by_level(orders: Orders, remote: Ints) -> tuple[Ints, Ints]:
+def _by_level(made: Orders, remote: Ints) -> tuple[Ints, Ints]:
     """Actions in the order of their levels, and where levels begin."""
     count = len(remote)
-    starts = np.asarray(orders.starts, np.int64)
+    starts = made.starts
     # action `count` is what a rank does when it has finished: it waits for itself, for ever
     waits = np.append(np.where(remote < 0, count + 1, remote), count)
     done = np.zeros(count + 2, np.bool_)
@@ -175,9 +183,9 @@ def _by_level(orders: Orders, remote: Ints) -> tuple[Ints, Ints]:
     return np.concatenate([np.empty(0, np.int64), *taken]), np.array(cuts)
 
 
-def _links(orders: Orders, kind: Ints, stage: Ints) -> Ints:
+def _links(made: Orders, kind: Ints, stage: Ints) -> Ints:
     """The link between ranks that is crossed by what an action waits for; stages - 1: none."""
-    stages, rank = orders.ranks * orders.chunks, np.asarray(orders.rank_of_stage)
+    stages, rank = made.stages, made.rank_of_stage
     crosses = np.append(rank[1:] != rank[:-1], [False, False])
     link = np.where(
         kind == FORWARD, stage - 1, np.where(kind == WEIGHT_GRADIENT, stages - 1, stage)
@@ -186,10 +194,10 @@ def _links(orders: Orders, kind: Ints, stage: Ints) -> Ints:
     return result
 
 
-def _finals(orders: Orders) -> Ints:
+def _finals(made: Orders) -> Ints:
     """The last backward (B or W) of each stage, as numbered in orders."""
-    kind, stage = np.asarray(orders.kind), np.asarray(orders.stage)
+    kind, stage = made.kind, made.stage
     numbers = np.flatnonzero((kind == BACKWARD) | (kind == WEIGHT_GRADIENT))
-    finals = np.zeros(orders.ranks * orders.chunks, np.int64)
+    finals = np.zeros(made.stages, np.int64)
     np.maximum.at(finals, stage[numbers], numbers)
     return finals

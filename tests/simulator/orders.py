@@ -1,27 +1,16 @@
-"""Orders of plain schedules, and the slow true way to play them."""
+"""Orders written by hand, and the slow true way to play any."""
 
 import heapq
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.simulator.script import KINDS
+from planner.schedule.orders import Orders
+
+KINDS = "FBIW"
 
 Move = tuple[str, int, int]
 """(kind, stage, microbatch)."""
-
-
-@dataclass(frozen=True)
-class Orders:
-    ranks: int
-    chunks: int
-    microbatches: int
-    starts: NDArray[np.int64]
-    kind: NDArray[np.int8]
-    stage: NDArray[np.int32]
-    microbatch: NDArray[np.int32]
-    rank_of_stage: NDArray[np.int64]
 
 
 def made(lists: list[list[Move]], chunks: int, microbatches: int) -> Orders:
@@ -29,6 +18,7 @@ def made(lists: list[list[Move]], chunks: int, microbatches: int) -> Orders:
     ranks = len(lists)
     flat = [move for order in lists for move in order]
     return Orders(
+        schedule="by hand",
         ranks=ranks,
         chunks=chunks,
         microbatches=microbatches,
@@ -36,57 +26,17 @@ def made(lists: list[list[Move]], chunks: int, microbatches: int) -> Orders:
         kind=np.array([KINDS.index(kind) for kind, _, _ in flat], np.int8),
         stage=np.array([stage for _, stage, _ in flat], np.int32),
         microbatch=np.array([k for _, _, k in flat], np.int32),
+        pairs=np.zeros(len(flat), np.bool_),
         rank_of_stage=np.arange(ranks * chunks) % ranks,
     )
 
 
-def gpipe(p: int, m: int) -> Orders:
-    return made([[(kind, s, k) for kind in "FB" for k in range(m)] for s in range(p)], 1, m)
-
-
-def one_f_one_b(p: int, m: int) -> Orders:
-    return made([_alternating(s, min(p - s, m), m) for s in range(p)], 1, m)
-
-
-def _alternating(s: int, ahead: int, m: int) -> list[Move]:
-    moves: list[Move] = [("F", s, k) for k in range(ahead)]
-    for k in range(m):
-        moves.append(("B", s, k))
-        moves += [("F", s, ahead + k)] if ahead + k < m else []
-    return moves
-
-
-def zero_bubble(p: int, m: int) -> Orders:
-    """ZB-H1: 1F1B with the weight gradients of rank r put off by r microbatches."""
-    lists: list[list[Move]] = []
-    for s, order in enumerate([_alternating(s, min(p - s, m), m) for s in range(p)]):
-        moves: list[Move] = []
-        for kind, _, k in order:
-            moves.append(("I" if kind == "B" else "F", s, k))
-            moves += [("W", s, k - s)] if kind == "B" and k >= s else []
-        moves += [("W", s, k) for k in range(max(m - s, 0), m)]
-        lists.append(moves)
-    return made(lists, 1, m)
-
-
-def interleaved(p: int, v: int, m: int) -> Orders:
-    """Narayanan et al. 2021; m a multiple of p."""
-
-    def nth(j: int) -> tuple[int, int]:
-        turn, within = divmod(j, p * v)
-        return within // p, turn * p + within % p
-
-    lists = []
-    for rank in range(p):
-        ahead: list[Move] = [("F", nth(j)[0] * p + rank, nth(j)[1]) for j in range(m * v)]
-        back: list[Move] = [("B", (v - 1 - nth(j)[0]) * p + rank, nth(j)[1]) for j in range(m * v)]
-        warm = min(2 * (p - 1 - rank) + (v - 1) * p, m * v)
-        paired = [move for pair in zip(ahead[warm:], back, strict=False) for move in pair]
-        lists.append(ahead[:warm] + paired + back[m * v - warm :])
-    return made(lists, v, m)
-
-
-def heap_ends(orders: Orders, durations: NDArray[np.float64], latency: list[float]) -> list[float]:
+def heap_ends(
+    orders: Orders,
+    durations: NDArray[np.float64],
+    latency: list[float],
+    pauses: list[float] | None = None,
+) -> list[float]:
     """Ends of all actions by a plain event simulation: the oracle."""
     stages = orders.ranks * orders.chunks
     rank_of = np.asarray(orders.rank_of_stage).tolist()
@@ -132,9 +82,11 @@ def heap_ends(orders: Orders, durations: NDArray[np.float64], latency: list[floa
         at[r] += 1
         kind, s, _ = moves[number]
         end = max(free[r], sent + lag) + float(durations[kind, s])
+        left[s] -= kind in (1, 3)
         heapq.heappush(events, (end, number))
 
     running = [False] * orders.ranks
+    left = [orders.microbatches] * stages
 
     def try_begin(r: int) -> None:
         if not running[r]:
@@ -148,6 +100,9 @@ def heap_ends(orders: Orders, durations: NDArray[np.float64], latency: list[floa
         now, number = heapq.heappop(events)
         r = rank_at[number]
         ends[number], free[r], running[r] = now, now, False
+        s = moves[number][1]
+        if pauses is not None and left[s] == 0 and moves[number][0] in (1, 3):
+            free[r] = now + pauses[s]
         try_begin(r)
         for follower in wakes.get(number, ()):
             try_begin(rank_at[follower])

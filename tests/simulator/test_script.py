@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.schedule.action import BACKWARD, WEIGHT_GRADIENT
 from planner.simulator import ends
-from planner.simulator.script import NONE, DeadlockError, script
-from tests.simulator import orders
+from planner.simulator.script import NONE, DeadlockError, compiled, script
+from tests.simulator.orders import made
 from tests.simulator.test_ends import drawn
 
 seeds = st.integers(0, 10_000)
@@ -15,7 +16,7 @@ seeds = st.integers(0, 10_000)
 
 @given(seeds)
 def test_every_action_stands_once_behind_what_it_waits_for(seed: int) -> None:
-    played = script(drawn(np.random.default_rng(seed)))
+    played = drawn(np.random.default_rng(seed))
     assert sorted(played.place.tolist()) == list(range(1, len(played) + 1))
     assert np.array_equal(played.place[played.numbers], np.arange(1, len(played) + 1))
     level = np.zeros(len(played) + 1, np.int64)
@@ -26,7 +27,7 @@ def test_every_action_stands_once_behind_what_it_waits_for(seed: int) -> None:
 
 @given(seeds)
 def test_a_level_is_when_an_action_starts_if_all_last_one(seed: int) -> None:
-    played = script(drawn(np.random.default_rng(seed)))
+    played = drawn(np.random.default_rng(seed))
     found = ends.ends(played, np.ones((4, played.stages)))
     level = np.searchsorted(played.cuts, played.place, side="right")
     assert np.array_equal(found, level.astype(float))
@@ -34,7 +35,7 @@ def test_a_level_is_when_an_action_starts_if_all_last_one(seed: int) -> None:
 
 def test_what_actions_wait_for() -> None:
     """1F1B of two stages and two microbatches, in full."""
-    played = script(orders.one_f_one_b(2, 2))
+    played = script("1f1b", 2, 2)
     names = [
         f"{s}{'FBIW'[k]}{m}"
         for k, s, m in zip(
@@ -50,7 +51,7 @@ def test_what_actions_wait_for() -> None:
 
 
 def test_weight_gradients_wait_for_their_own_input_gradient() -> None:
-    played = script(orders.zero_bubble(3, 4))
+    played = script("zb-h1", 3, 3)
     kind, stage = played.orders.kind[played.numbers], played.orders.stage[played.numbers]
     own = np.flatnonzero(kind == 3)
     waited = played.remote[own] - 1
@@ -59,20 +60,21 @@ def test_weight_gradients_wait_for_their_own_input_gradient() -> None:
 
 
 def test_orders_that_wait_for_each_other_are_a_deadlock() -> None:
-    crossed = orders.made(
+    crossed = made(
         [[("F", 0, 0), ("B", 0, 0), ("F", 0, 1), ("B", 0, 1)],
          [("F", 1, 1), ("B", 1, 1), ("F", 1, 0), ("B", 1, 0)]], 1, 2,
     )  # fmt: skip
     with pytest.raises(DeadlockError, match="7 of 8 actions"):
-        script(crossed)
+        compiled(crossed)
 
 
 def test_the_last_backward_of_every_stage() -> None:
-    for made in (orders.gpipe(3, 4), orders.interleaved(2, 2, 4), orders.zero_bubble(3, 5)):
-        played = script(made)
+    for asked in (("gpipe", 3, 4), ("interleaved", 2, 4, 2), ("zb-h1", 3, 3), ("zbv", 2, 4, 2)):
+        played = script(*asked)
+        made = played.orders
         found = ends.ends(played, np.ones((4, played.stages)))
         for stage in range(played.stages):
-            back = (made.stage == stage) & (made.kind > 0)
+            back = (made.stage == stage) & np.isin(made.kind, (BACKWARD, WEIGHT_GRADIENT))
             assert (
                 ends.last_backwards(played, np.ones((4, played.stages)))[stage] == found[back].max()
             )
