@@ -29,7 +29,9 @@ def memory_by_stage(plan: Plan) -> tuple[dict[str, float], ...]:
 
 
 def _computed(plan: Plan) -> list[dict[str, float]]:
-    candidates = Candidates.of_plan(plan.layout, plan.stages, plan.workload.global_batch)
+    candidates = Candidates.of_plan(
+        plan.layout, plan.stages, plan.workload.global_batch, plan.model
+    )
     memory = stage_memory(BlockTables(Blocks.of_plan(plan), candidates))
     return [memory.of_stage(0, stage) for stage in range(len(plan.stages))]
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import networkx as nx
 
+from planner.cost import overlap
 from planner.cost.collectives import CollectiveTimes, Floats
 from planner.cost.operators import OperatorTimes
 from planner.graph import elements, recompute, transformer
@@ -33,7 +34,7 @@ from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 from planner.spec.profile import CollectiveOp, Phase, Profile
 from planner.spec.provenance import Birth
-from planner.spec.runtime import Runtime
+from planner.spec.runtime import ContextStyle, Runtime
 from planner.spec.workload import DTYPE_BYTES, Workload, stored_dtype
 
 PHASES: tuple[Phase, ...] = ("forward", "backward")
@@ -84,8 +85,8 @@ class BlockCost:
 class Division(NamedTuple):
     """How one block of a microbatch is divided: what its cost depends on besides the block.
 
-    stride, cp_stride, ep_stride: distance in ranks between neighbours of a group. groups: tp
-    groups per stage.
+    stride, cp_stride, ep_stride: distance in ranks between neighbours of a group; those that share
+    an expert lie side by side, ep_stride / etp apart. groups: tp groups per stage.
     """
 
     tp: int
@@ -96,14 +97,16 @@ class Division(NamedTuple):
     ep: int = 1
     cp_stride: int = 1
     ep_stride: int = 1
+    etp: int = 1
+    cp_style: ContextStyle = "ring"
 
     @classmethod
     def of(cls, layout: Layout) -> "Division":
         """How a layout divides a block. Experts lie side by side over tp, cp and dp."""
         tp, cp, dp = (layout.stride(axis) for axis in ("tp", "cp", "dp"))
-        groups = layout.dp * layout.cp
+        groups, apart = layout.dp * layout.cp, min(tp, cp, dp) * layout.etp
         degrees = layout.tp, layout.micro_batch, tp, groups, layout.cp, layout.ep
-        return cls(*degrees, cp, min(tp, cp, dp))
+        return cls(*degrees, cp, apart, layout.etp, layout.cp_style)
 
 
 class BlockGraphs:
@@ -214,7 +217,15 @@ class Blocks:
         """Bytes of one stored weight or activation."""
         return DTYPE_BYTES[self.stored]
 
-    def view(self, tp: int, micro_batch: int, cp: int = 1, ep: int = 1) -> RankView:
+    def view(
+        self,
+        tp: int,
+        micro_batch: int,
+        cp: int = 1,
+        ep: int = 1,
+        etp: int = 1,
+        cp_style: ContextStyle = "ring",
+    ) -> RankView:
         """What one rank sees under a division."""
         return RankView(
             batch=micro_batch,
@@ -226,7 +237,9 @@ class Blocks:
             fused_gate=self.runtime.fused_gate,
             dtype=self.stored,
             cp=cp,
+            cp_style=cp_style,
             ep=ep,
+            etp=etp,
         )
 
     def graph(self, block: Block, tp: int, micro_batch: int) -> nx.DiGraph:
@@ -236,7 +249,8 @@ class Blocks:
     def _cost(self, block: Block, division: Division) -> BlockCost:
         """Cost of a block under a division."""
         tp, runtime = division.tp, self.runtime
-        view = self.view(tp, division.micro_batch, division.cp, division.ep)
+        degrees = division.cp, division.ep, division.etp
+        view = self.view(tp, division.micro_batch, *degrees, division.cp_style)
         parts = self.graphs.parts(block, view, runtime.recompute_stops_early)
         births: dict[Birth, float] = {}
         layer = isinstance(block, LayerKind)
@@ -245,17 +259,22 @@ class Blocks:
         backward = self._compute(parts.operators, "backward", births) * back
         again = self._forward(parts.again) * ahead if layer else 0.0
         selective = self._forward(parts.again_selective) * ahead
-        sent = self._sent(parts, layer)
-        forward_tp, backward_tp, again_tp = (self._exchange(nodes, division) for nodes in sent)
-        if runtime.overlaps_tp and layer and tp > 1:
-            forward, forward_tp = self._beside(forward, forward_tp, tp)
-            backward, backward_tp = self._beside(backward, backward_tp, tp)
-            again, again_tp = self._beside(again, again_tp, tp)
+        cores = [node for node in parts.operators if node.kind in CORE_KINDS]
+        back_cores = self._compute(cores, "backward", {}) * back
+        ahead_cores, again_cores = (
+            self._forward([node for node in nodes if node in cores]) * ahead
+            for nodes in (cores, parts.again)
+        )
+        ahead_sent, back_sent, again_sent = self._sent(parts, layer)
+        forward, forward_tp = self._passed(forward, ahead_cores, ahead_sent, division)
+        backward, backward_tp = self._passed(backward, back_cores, back_sent, division)
+        again, again_tp = self._passed(again, again_cores, again_sent, division)
         if layer:
-            ahead_floor, back_floor, again_floor = self._floors(sent, division)
-            forward = _at_least(forward + forward_tp, ahead_floor) - forward_tp
-            backward = _at_least(backward + backward_tp, back_floor) - backward_tp
-            again = _at_least(again + again_tp, again_floor) - again_tp
+            host = runtime.layer_host_seconds
+            ahead_host, back_host = host * FORWARD_SHARE_OF_HOST, host * (1 - FORWARD_SHARE_OF_HOST)
+            forward = self._launched(forward, forward_tp, ahead_host, ahead_sent, division)
+            backward = self._launched(backward, backward_tp, back_host, back_sent, division)
+            again = self._launched(again, again_tp, ahead_host, again_sent, division)
         saved, kept_selective = self._kept(parts, tp, layer)
         return BlockCost(
             forward=forward,
@@ -299,27 +318,38 @@ class Blocks:
         again = [node for node in parts.again if isinstance(node, Collective)]
         return forward, backward, [node for node in again if node.phase == "forward"]
 
-    def _floors(self, sent: tuple[list[Collective], ...], division: Division) -> tuple[float, ...]:
-        """What the host needs to launch a layer's forward, backward and second forward.
+    def _passed(
+        self, compute: float, attention: float, nodes: Sequence[Collective], division: Division
+    ) -> tuple[float, float]:
+        """Compute and exposed exchange of one pass over a block (planner.cost.overlap).
+
+        What is hidden slows the compute. attention: seconds of the cores, a part of compute.
+        """
+        tp, cp = division.tp, division.cp
+        hidden = 0.0
+        if steps := [node for node in nodes if node.axis == "cp" and node.op == "send_recv"]:
+            early = [replace(node, count=min(node.count, cp - 1)) for node in steps]
+            hidden = overlap.ring_hidden(self._exchange(early, division), attention, cp)
+        if self.runtime.overlaps_tp and tp > 1:
+            sent = self._exchange([node for node in nodes if node.axis == "tp"], division)
+            hidden += sent - overlap.exposed(sent, compute - hidden, float(tp))
+        left = self._exchange(nodes, division) - hidden
+        return compute + self.runtime.overlap_slowdown * hidden, left
+
+    def _launched(
+        self,
+        compute: float,
+        exchange: float,
+        host: float,
+        nodes: Sequence[Collective],
+        division: Division,
+    ) -> float:
+        """Compute of a pass that the host launches in `host` seconds.
 
         A collective of nothing still takes its latency, and the host waits for it.
         """
-        host = self.runtime.layer_host_seconds
-        if not host:
-            return 0.0, 0.0, 0.0
-        shares = (FORWARD_SHARE_OF_HOST, 1 - FORWARD_SHARE_OF_HOST, FORWARD_SHARE_OF_HOST)
-        return tuple(
-            host * share + self._exchange([replace(n, message_bytes=1) for n in nodes], division)
-            for share, nodes in zip(shares, sent, strict=True)
-        )
-
-    def _beside(self, compute: float, exchange: float, pieces: int) -> tuple[float, float]:
-        """Compute and exposed exchange where one is cut in pieces that run beside the other.
-
-        The first of `pieces` cannot be hidden; what is hidden slows the compute.
-        """
-        hidden = min(exchange * (1 - 1 / pieces), compute)
-        return compute + self.runtime.overlap_slowdown * hidden, exchange - hidden
+        latency = self._exchange([replace(node, message_bytes=1) for node in nodes], division)
+        return overlap.launched(compute + exchange, host, latency) - exchange
 
     def _forward(self, nodes: Sequence[Node]) -> float:
         operators = [node for node in nodes if isinstance(node, Operator)]
@@ -375,6 +405,7 @@ class Blocks:
             "tp": (division.tp, division.stride),
             "cp": (division.cp, division.cp_stride),
             "ep": (division.ep, division.ep_stride),
+            "etp": (division.etp, division.ep_stride // division.etp),
         }[node.axis]
         seconds = self.collective(node.op, ranks, stride, division.groups, node.message_bytes)
         return float(seconds)
@@ -386,14 +417,6 @@ class Blocks:
         seconds = self.collectives.seconds(op, ranks, stride, groups, size)
         busy = self.collectives.measured_busy(op, ranks, groups)
         return seconds * self.alone(busy)
-
-
-def _at_least(seconds: float, floor: float) -> float:
-    """A host that launches and a device that computes: the slower one, rounded at the corner.
-
-    The 4-norm of both (calibration.md, section 1, found it better than the maximum).
-    """
-    return seconds if floor <= 0 else float((seconds**4 + floor**4) ** 0.25)
 
 
 def _ungathered(parts: Parts, tp: int) -> float:

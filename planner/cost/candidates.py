@@ -1,42 +1,64 @@
 """Candidates: many plans of one pipeline depth at once, as arrays.
 
-A search over layouts is a table. All rows of one Candidates share pp, schedule and recompute
-mode, so that every formula is a handful of numpy expressions over [N] or [N, pp].
+A search over layouts is a table. All rows of one Candidates share pp, vpp, schedule, the order of
+the axes and the strongest recompute mode, so that every formula is a handful of numpy
+expressions over [N] or [N, S]. S columns are pipeline ranks: all pp of them where rows are whole
+plans; a search also asks what single ranks would cost with any number of layers, and then names
+the rank of every column in `stage`. The replay asks for every chunk by itself: `by_chunk`.
 """
 
 import dataclasses
-from collections import Counter
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.spec.layout import Layout, Stage
-from planner.spec.runtime import Axis, Recompute, Schedule
+from planner.spec.layout import LayerChoice, Layout, Stage
+from planner.spec.model import ModelSpec
+from planner.spec.runtime import (
+    CONTEXT_STYLES,
+    RECOMPUTES,
+    SYNCHRONISATIONS,
+    Axis,
+    Recompute,
+    Schedule,
+)
 
 Ints = NDArray[np.int64]
 
-V_SHAPED = frozenset({"zbv", "dualpipev"})
-"""Schedules whose rank r holds stages r and 2 pp - 1 - r; the others hold every pp-th stage."""
 
+COLUMNS = (
+    "dp",
+    "tp",
+    "micro_batch",
+    "microbatches",
+    "zero",
+    "cp",
+    "ep",
+    "etp",
+    "shard",
+    "style",
+    "sync",
+)
+"""Fields with one number per row; a single number stands for all rows."""
 
-def stage_ranks(schedule: str, pp: int, vpp: int) -> Ints:
-    """The pipeline rank of every stage, [pp * vpp]."""
-    stages = np.arange(pp * vpp, dtype=np.int64)
-    return np.minimum(stages, stages[::-1]) if schedule in V_SHAPED else stages % pp
+STAGE_COLUMNS = ("counts", "recomputed", "selective", "kinds")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """N plans of pp ranks. dp, tp, micro_batch, microbatches, zero: [N]; the rest [N, columns].
+    """N plans of pp stages. COLUMNS: [N]; the others [N, S].
 
-    A column is a pipeline rank with all its chunks, or, after `by_chunk`, one of the pp * vpp
-    stages. counts: layers per column. recomputed: how many of them recompute (all or none in a
-    search). vpp: chunks per rank. cp, ep: ranks of a context and an expert group. modes: of a plan,
-    how each layer recomputes, by stage in the order of the pipeline; without it all that recompute
-    do it as `recompute` says, and with chunks and several kinds of layers a rank's kinds are
-    counted as if its layers were consecutive.
+    counts: layers per stage, of all its chunks together. recomputed: how many of them recompute as
+    `recompute` says, selective: how many others recompute selectively; [N, S], or [N, S, kinds]
+    where a stage holds several kinds of layers and recomputes some of them. kinds: layers of every
+    kind, [N, S, kinds]; without it layers are counted in the order of the model, stage by stage.
+    stage: the pipeline rank of every column. chunk: which chunk of the rank it is, [S]; without it
+    all of them. chunks: of a plan, the same plan by chunk. vpp: chunks per stage. cp, ep, etp: ranks
+    of a context, an expert group, and that share an expert. shard: ranks that one copy of the
+    states is divided over (0: all replicas). style, sync: places in CONTEXT_STYLES and
+    SYNCHRONISATIONS.
     """
 
     pp: int
@@ -51,65 +73,99 @@ class Candidates:
     counts: Ints
     recomputed: Ints
     vpp: int = 1
-    cp: int = 1
-    ep: int = 1
-    modes: tuple[tuple[Recompute, ...], ...] | None = None
+    cp: Ints = 1  # type: ignore[assignment]  # __post_init__ makes columns of single numbers
+    ep: Ints = 1  # type: ignore[assignment]
+    etp: Ints = 1  # type: ignore[assignment]
+    shard: Ints = 0  # type: ignore[assignment]
+    style: Ints = 0  # type: ignore[assignment]
+    sync: Ints = 0  # type: ignore[assignment]
+    selective: Ints | None = None
+    kinds: Ints | None = None
+    stage: Ints | None = None
+    chunk: Ints | None = None
+    chunks: Self | None = None
+
+    def __post_init__(self) -> None:
+        rows = len(self.dp)
+        for name in COLUMNS:
+            value = np.asarray(getattr(self, name), dtype=np.int64)
+            object.__setattr__(self, name, np.broadcast_to(value, (rows,)))
 
     def __len__(self) -> int:
         return len(self.dp)
 
+    @property
+    def ranks_of_columns(self) -> Ints:
+        """The pipeline rank of every column, [S]."""
+        return np.arange(self.pp) if self.stage is None else self.stage
+
+    @property
+    def replicas(self) -> Ints:
+        """Ranks that hold the same dense parameters, [N]."""
+        return self.dp * self.cp
+
+    @property
+    def shards(self) -> Ints:
+        """Ranks that ZeRO divides a copy of the dense states over, [N]."""
+        return np.where(self.shard > 0, self.shard, self.replicas)
+
+    @property
+    def expert_replicas(self) -> Ints:
+        """Ranks that hold the same experts, [N]."""
+        return np.maximum(self.replicas * self.tp // (self.ep * self.etp), 1)
+
+    def stride(self, axis: Axis) -> Ints:
+        """Distance in ranks between neighbours on an axis, [N]."""
+        sizes = {"tp": self.tp, "cp": self.cp, "dp": self.dp, "pp": np.full(len(self), self.pp)}
+        stride = np.ones(len(self), dtype=np.int64)
+        for name in self.axis_order:
+            if name == axis:
+                return stride
+            stride = stride * sizes.get(name, 1)
+        raise KeyError(axis)
+
     def take(self, rows: Ints | NDArray[np.bool_]) -> Self:
         """The chosen rows."""
-        arrays = ("dp", "tp", "micro_batch", "microbatches", "zero", "counts", "recomputed")
-        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in arrays})
-
-    @property
-    def stage_ranks(self) -> Ints:
-        """The pipeline rank of every stage, [pp * vpp]."""
-        return stage_ranks(self.schedule, self.pp, self.vpp)
-
-    @property
-    def is_by_chunk(self) -> bool:
-        """Whether a column is one of several chunks of a rank."""
-        return bool(self.counts.shape[1] != self.pp)
-
-    @property
-    def last(self) -> int:
-        """The column that holds the head."""
-        return self.pp * self.vpp - 1 if self.is_by_chunk else int(self.stage_ranks[-1])
-
-    @property
-    def ends_meet(self) -> bool:
-        """Whether one rank holds the first and the last stage, and with them tied weights once."""
-        return int(self.stage_ranks[0]) == int(self.stage_ranks[-1])
+        arrays = [*COLUMNS, *(n for n in STAGE_COLUMNS if getattr(self, n) is not None)]
+        taken = {name: getattr(self, name)[rows] for name in arrays}
+        chunks = None if self.chunks is None else self.chunks.take(rows)
+        return dataclasses.replace(self, chunks=chunks, **taken)
 
     def by_chunk(self) -> Self:
-        """The same plans with one column per stage. Unless a plan says otherwise, the chunks of a
-        rank hold equal numbers of layers, the first ones one more where they cannot."""
-        if self.modes is not None:
-            counts = np.array([[len(own) for own in self.modes]], dtype=np.int64)
-            again = [[sum(mode != "none" for mode in own) for own in self.modes]]
-            recomputed = np.array(again, dtype=np.int64)
-        else:
-            counts, recomputed = self._dealt(self.counts), self._dealt(self.recomputed)
-        return dataclasses.replace(self, counts=counts, recomputed=recomputed)
+        """The same plans with one column per chunk, in the order of the pipeline: [N, pp * vpp].
 
-    def _dealt(self, layers: Ints) -> Ints:
-        """Layers of ranks [N, pp] dealt out to their chunks [N, pp * vpp]."""
-        ranks = self.stage_ranks
-        chunk = np.array([np.sum(ranks[:s] == ranks[s]) for s in range(len(ranks))])
-        dealt: Ints = layers[:, ranks] // self.vpp + (chunk < layers[:, ranks] % self.vpp)
-        return dealt
+        Unless a plan says otherwise, the chunks of a rank hold equal numbers of layers, the first
+        ones one more where they cannot.
+        """
+        if self.vpp == 1 or self.chunk is not None:
+            return self
+        if self.chunks is not None:
+            return self.chunks
+        layout = self.layout(0)
+        ranks = np.array([layout.rank_of_stage(s) for s in range(self.pp * self.vpp)])
+        chunk = np.repeat(np.arange(self.vpp), self.pp)
+        held = {n: getattr(self, n) for n in STAGE_COLUMNS if getattr(self, n) is not None}
+        dealt: dict[str, Any] = {
+            name: _dealt(layers, ranks, chunk, self.vpp) for name, layers in held.items()
+        }
+        if "kinds" in dealt:
+            dealt["counts"] = dealt["kinds"].sum(axis=2)
+        return dataclasses.replace(self, stage=ranks, chunk=chunk, **dealt)
 
     def layout(self, row: int) -> Layout:
         """One row as a Layout."""
+        shard = int(self.shard[row])
         return Layout(
             dp=int(self.dp[row]),
             tp=int(self.tp[row]),
             pp=self.pp,
             vpp=self.vpp,
-            cp=self.cp,
-            ep=self.ep,
+            cp=int(self.cp[row]),
+            ep=int(self.ep[row]),
+            etp=int(self.etp[row]),
+            shard=shard or None,
+            cp_style=CONTEXT_STYLES[int(self.style[row])],
+            sync=SYNCHRONISATIONS[int(self.sync[row])],
             micro_batch=int(self.micro_batch[row]),
             zero=int(self.zero[row]),
             recompute=self.recompute,
@@ -122,31 +178,96 @@ class Candidates:
         return tuple(int(count) for count in self.counts[row])
 
     @classmethod
-    def of_plan(cls, layout: Layout, stages: tuple[Stage, ...], global_batch: int) -> Self:
-        """One plan as a table of one row."""
+    def of_plan(
+        cls,
+        layout: Layout,
+        stages: tuple[Stage, ...],
+        global_batch: int,
+        model: ModelSpec | None = None,
+    ) -> Self:
+        """One plan as a table of one row. Chunk i of the stages lies on the rank that the schedule
+        gives it. model: to tell the kinds of layers apart where it has several."""
+
+        ranks = [layout.rank_of_stage(index) for index in range(len(stages))]
+        apart = [_places(stage) for stage in stages]
+        own = [
+            [
+                place
+                for rank, held in zip(ranks, apart, strict=True)
+                if rank == each
+                for place in held
+            ]
+            for each in range(layout.pp)
+        ]
+        whole = cls._of_places(layout, own, global_batch, model)
+        if layout.vpp == 1:
+            return whole
+        by_chunk = cls._of_places(layout, apart, global_batch, model)
+        chunk = np.repeat(np.arange(layout.vpp), layout.pp)
+        by_chunk = dataclasses.replace(by_chunk, stage=np.array(ranks), chunk=chunk)
+        return dataclasses.replace(whole, chunks=by_chunk)
+
+    @classmethod
+    def _of_places(
+        cls,
+        layout: Layout,
+        places: list[list[tuple[int, LayerChoice]]],
+        global_batch: int,
+        model: ModelSpec | None,
+    ) -> Self:
+        """A table of one row from the layers of every column."""
 
         def column(value: int) -> Ints:
             return np.array([value], dtype=np.int64)
 
-        ranks = stage_ranks(layout.schedule, layout.pp, layout.vpp)
-        modes = tuple(tuple(choice.recompute for choice in stage.layers) for stage in stages)
-        own = [[m for s in np.flatnonzero(ranks == r) for m in modes[s]] for r in range(layout.pp)]
-        recomputed = [sum(mode != "none" for mode in each) for each in own]
-        used = Counter(mode for each in modes for mode in each if mode != "none")
+        layers = sum(len(held) for held in places)
+        kinds = list(model.order) if model is not None else [(0, 0)] * layers
+        distinct = list(dict.fromkeys(kinds))
+        modes: set[Recompute] = {choice.recompute for held in places for _, choice in held}
+        strongest: Recompute = max(modes, key=RECOMPUTES.index)
+
+        def tally(wanted: set[Recompute]) -> Ints:
+            def held(rank: list[tuple[int, LayerChoice]], kind: tuple[int, int]) -> int:
+                return sum(kinds[i] == kind and c.recompute in wanted for i, c in rank)
+
+            found = [[held(rank, kind) for kind in distinct] for rank in places]
+            return np.array([found], dtype=np.int64)
+
+        every = tally(set(RECOMPUTES))
+        several = len(distinct) > 1
+        again = tally(set() if strongest == "none" else {strongest})
+        weaker = tally({"selective"} if strongest == "full" else set())
         return cls(
             pp=layout.pp,
             schedule=layout.schedule,
-            recompute=used.most_common(1)[0][0] if used else "none",
+            recompute=strongest,
             axis_order=layout.axis_order,
             dp=column(layout.dp),
             tp=column(layout.tp),
             micro_batch=column(layout.micro_batch),
             microbatches=column(layout.microbatches(global_batch)),
             zero=column(layout.zero),
-            counts=np.array([[len(each) for each in own]], dtype=np.int64),
-            recomputed=np.array([recomputed], dtype=np.int64),
+            counts=every.sum(axis=2),
+            recomputed=again if several else again.sum(axis=2),
+            selective=weaker if several else weaker.sum(axis=2),
+            kinds=every if several else None,
             vpp=layout.vpp,
-            cp=layout.cp,
-            ep=layout.ep,
-            modes=modes,
+            cp=column(layout.cp),
+            ep=column(layout.ep),
+            etp=column(layout.etp),
+            shard=column(layout.shard or 0),
+            style=column(CONTEXT_STYLES.index(layout.cp_style)),
+            sync=column(SYNCHRONISATIONS.index(layout.sync)),
         )
+
+
+def _dealt(layers: Ints, ranks: Ints, chunk: Ints, chunks: int) -> Ints:
+    """Layers of ranks, [N, pp, ...], dealt out to their chunks, [N, pp * vpp, ...]."""
+    place = chunk.reshape(-1, *(1,) * (layers.ndim - 2))
+    dealt: Ints = layers[:, ranks] // chunks + (place < layers[:, ranks] % chunks)
+    return dealt
+
+
+def _places(stage: Stage) -> list[tuple[int, LayerChoice]]:
+    """The layers of a stage: place in the model, and what each chooses."""
+    return [(stage.first_layer + i, choice) for i, choice in enumerate(stage.layers)]

@@ -21,7 +21,9 @@ each of d domains (Sanders et al. 2009), 2 * (log2(k) * alpha_inner + log2(d) * 
 + 2 * S / B; and, inside one domain with adding switches, the ring at in_network_gain * B.
 
 gloo (measured facts): reduce_scatter takes as long as all_reduce; every ring step waits twice for
-its neighbour, so alpha counts double; all_to_all takes 2 alpha however many ranks there are.
+its neighbour, so alpha counts double; all_to_all takes 2 alpha however many ranks there are. Its
+broadcast is a binomial tree (gloo source, broadcast.cc): ceil(log2 n) * (alpha + S/B). NCCL has
+rings only for it, in pieces that follow each other, so each link carries S once.
 
 A profile of the machine replaces the formulas: log-log interpolation between the measured
 sizes, proportional above the largest and constant below the smallest one; with a single size the
@@ -106,9 +108,9 @@ class CollectiveTimes:
         return (_through(formula, samples[0]), "fitted") if samples else (formula, "assumed")
 
     def _nodes(self, ranks: int, stride: int) -> int:
-        """Over how many nodes a group is spread."""
+        """Over how many nodes a group is spread, of several such groups the worst placed."""
         per_node = self._cluster.devices_per_node
-        return ranks if stride >= per_node else -(-ranks * stride // per_node)
+        return min(ranks, _domains(ranks * stride, per_node))
 
     def _matching(
         self, op: CollectiveOp, ranks: int, groups: int, nodes: int | None = None
@@ -137,14 +139,15 @@ class CollectiveTimes:
         """What a group of `ranks` at `stride` crosses; of several such groups, the worst placed.
 
         Groups start at multiples of their span and domains at multiples of their size, so the
-        smallest piece of a group inside a domain is as long as the divisor they share.
+        smallest piece of a group inside a domain is as long as the divisor they share. Where
+        both are uneven, a group has such a piece at either end (`_domains`).
         """
         span, inner, below = ranks * stride, 1, 0.0
         route = Route(0.0, math.inf, math.inf, 0.0, 0.0, ranks, 1, 1.0)
         for tier in self._cluster.tiers:
             piece = math.gcd(span, inner)
             if piece < span:
-                members, domains = max(1, piece // stride), max(2, math.ceil(span / inner))
+                members, domains = max(1, piece // stride), _domains(span, inner)
                 slowed = 1 + tier.congestion * math.log2(domains if inner > 1 else 1)
                 link = tier.bandwidth_bytes_per_second / slowed
                 route = Route(
@@ -153,7 +156,7 @@ class CollectiveTimes:
                     link=min(route.link, link),
                     apart_seconds=max(route.apart_seconds, (ranks - members) / ranks / link),
                     near_latency=below or tier.latency_seconds,
-                    members=members if inner > 1 else ranks,
+                    members=min(ranks, max(1, inner // stride)) if inner > 1 else ranks,
                     domains=min(ranks, domains) if inner > 1 else 1,
                     gain=tier.in_network_gain,
                 )
@@ -162,14 +165,23 @@ class CollectiveTimes:
         return route
 
 
+def _domains(span: int, inner: int) -> int:
+    """How many domains of `inner` ranks a group over `span` ranks touches at most.
+
+    Groups start at multiples of the span, so at every multiple of the shared divisor of both inside
+    a domain, at worst a divisor before its end.
+    """
+    return -(-(span + inner - math.gcd(span, inner)) // inner)
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """The way of a group's messages.
 
     latency, bandwidth: the slowest on a ring. link: the slowest between two neighbours.
     apart_seconds: per byte that every rank deals out to all. near_latency: inside a domain.
-    members, domains: of the group, per domain and in all. gain: what adding switches gain in one
-    domain.
+    members, domains: of the group, at most per domain and in all. gain: what adding switches gain
+    in one domain.
     """
 
     latency: float
@@ -229,6 +241,9 @@ def _all_reduce(n: int, route: Route) -> Curve:
 
 
 def _gloo(op: CollectiveOp, n: int, route: Route) -> Curve:
+    if op == "broadcast":
+        levels = math.ceil(math.log2(n))
+        return lambda sizes: levels * (route.latency + sizes / route.link)
     steps = {"all_to_all": 2, "send_recv": 1}.get(op, 2 * RING_STEPS[op](n))
     same: CollectiveOp = "all_reduce" if op == "reduce_scatter" else op
     per_byte = _byte_seconds(same, n, route)

@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.cost.blocks import Blocks
-from planner.cost.candidates import Candidates
+from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.pipeline import ends_in_flight, in_flight
 from planner.cost.stages import BlockTables, gradient_bytes, stage_parameters
@@ -37,16 +38,20 @@ from planner.schedule import alive
 from planner.schedule.orders import ONE_CHUNK, orders
 from planner.spec.runtime import Recompute
 
-KEPT: dict[Recompute, str] = {"selective": "selective_bytes", "full": "checkpoint_bytes"}
+KEPT: dict[Recompute, str | None] = {"selective": "selective_bytes", "full": "checkpoint_bytes"}
 """The field of a block that says what a recompute mode keeps."""
+SAVED: dict[Recompute, str | None] = {"selective": "saved_bytes", "full": "saved_bytes"}
+"""What it keeps otherwise."""
+
+
+Columns = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class StageMemory:
-    """Bytes per rank, each [N, columns] (see Candidates).
+    """Bytes per rank by stage, each [N, pp]; per_microbatch: what one forward adds.
 
-    per_microbatch: what one forward of all chunks adds. instant: the part of activations, logits
-    and buffers that only a running backward needs.
+    instant: the part of activations, logits and buffers that only a running backward needs.
     """
 
     weights: Floats
@@ -93,83 +98,80 @@ def stage_memory(tables: BlockTables) -> StageMemory:
     moments = 2 * max(size, 4) + (4 if blocks.runtime.master_weights and size < 4 else 0)
     optimizer = np.where(zero > 0, own, parameters) * moments
     shape = (candidates.schedule, candidates.pp, candidates.microbatches, candidates.vpp)
-    held, ends, again = in_flight(*shape), _ends(tables), _made_again(tables)
-    layers = _per_microbatch(tables)
+    ranks = candidates.ranks_of_columns
+    held, ends = in_flight(*shape)[:, ranks], _ends(tables)
+    layers, again = _per_microbatch(tables)
     logits, buffers = _logits(tables), _buffers(tables, own, held)
-    kept = held * layers + ends_in_flight(*shape) * ends
-    if candidates.modes is not None and candidates.vpp > 1:
-        kept = _of_chunks(blocks, candidates)
+    kept = held * layers + ends_in_flight(*shape)[:, ranks] * ends
+    if candidates.chunks is not None:
+        kept = _of_chunks(blocks, candidates.chunks)
     activations, each, instant = kept + again, layers + ends, again + logits + buffers
     tensors = weights + gradients + optimizer + activations + logits + buffers
     slack = blocks.runtime.allocator_slack * tensors + blocks.runtime.context_bytes
-    return StageMemory(
-        weights, gradients, optimizer, activations, logits, buffers, slack, each, instant
-    )
+    parts = weights, gradients, optimizer, activations, logits, buffers, slack
+    return StageMemory(*parts, per_microbatch=each, instant=instant)
 
 
 def kept_bytes(tables: BlockTables) -> Floats:
-    """What one microbatch keeps in each column from its forward to its backward."""
-    return _per_microbatch(tables) + _ends(tables)
+    """What one microbatch keeps in each column from its forward to its backward, [N, S]."""
+    return _per_microbatch(tables)[0] + _ends(tables)
 
 
-def _of_chunks(blocks: Blocks, candidates: Candidates) -> Floats:
+def _of_chunks(blocks: Blocks, chunks: Candidates) -> Floats:
     """What the chunks of a plan keep when a rank keeps most, [1, pp]: they may be uneven."""
-    each = kept_bytes(BlockTables(blocks, candidates.by_chunk()))[0]
-    name = ONE_CHUNK.get(candidates.schedule, candidates.schedule)
-    made = orders(name, candidates.pp, int(candidates.microbatches[0]), candidates.vpp)
-    return alive.most(made, each)[None]
+    name = ONE_CHUNK.get(chunks.schedule, chunks.schedule)
+    made = orders(name, chunks.pp, int(chunks.microbatches[0]), chunks.vpp)
+    return alive.most(made, kept_bytes(BlockTables(blocks, chunks))[0])[None]
 
 
-def _per_microbatch(tables: BlockTables) -> Floats:
-    """What the layers of a column keep of one microbatch."""
+def _per_microbatch(tables: BlockTables) -> tuple[Floats, Floats]:
+    """What the layers of a stage keep of one microbatch, and while one of them runs again."""
+    candidates = tables.candidates
     each = tables.over_layers("saved_bytes")
-    each -= tables.over_recomputed(lambda mode: "saved_bytes" if mode in KEPT else None)
-    each += tables.over_recomputed(KEPT.get)
-    return each
+    if candidates.recompute == "none":
+        return each, np.zeros_like(each)
+    each = each - tables.over_recomputed(SAVED) + tables.over_recomputed(KEPT)
+    again = np.where(
+        _any_layer(candidates.recomputed), _made_again(tables, candidates.recompute), 0.0
+    )
+    if candidates.selective is not None:
+        less = np.where(_any_layer(candidates.selective), _made_again(tables, "selective"), 0.0)
+        again = np.maximum(again, less)
+    return each, again
 
 
-def _made_again(tables: BlockTables) -> Floats:
-    """The largest that a layer of a column makes again, [N, columns]."""
-    again = np.zeros(tables.candidates.counts.shape)
-    for mode, layers in tables.recomputed.items():
-        if mode in KEPT:
-            most = np.where(layers.sum(axis=2) > 0, _most_made_again(tables, mode), 0.0)
-            again = np.maximum(again, most)
-    return again
+def _any_layer(chosen: Ints) -> Columns:
+    """Which stages have a chosen layer, [N, S]."""
+    found: Columns = np.any(chosen > 0, axis=2) if chosen.ndim == 3 else chosen > 0
+    return found
 
 
-def _most_made_again(tables: BlockTables, mode: Recompute) -> Floats:
-    """All that a layer keeps, or its attention scores."""
+def _made_again(tables: BlockTables, mode: Recompute) -> Floats:
+    """The largest that a layer makes again: all it keeps, or its attention scores."""
     if mode == "full":
         return _widest(tables, "saved_bytes", ends=False)
     cores = [
         tables.column(kind, "saved_bytes") - tables.column(kind, "selective_bytes")
         for kind in tables.blocks.kinds
     ]
-    most: Floats = np.max(cores, axis=0)[:, None]
-    return most
+    again: Floats = np.max(cores, axis=0)[:, None]
+    return again
 
 
 def _ends(tables: BlockTables) -> Floats:
     """What the embedding and the head keep of one microbatch."""
-    kept = np.zeros(tables.candidates.counts.shape)
-    kept[:, 0] += tables.column("embedding", "saved_bytes")
+    kept: Floats = tables.column("embedding", "saved_bytes")[:, None] * tables.first
     if tables.blocks.runtime.logit_bytes is None:
-        kept[:, tables.candidates.last] += tables.column("head", "saved_bytes")
+        kept = kept + tables.column("head", "saved_bytes")[:, None] * tables.last
     return kept
 
 
 def _logits(tables: BlockTables) -> Floats:
     """On the last stage: what the runtime needs per logit, or the logits' gradient and a copy."""
-    candidates, per_logit = tables.candidates, tables.blocks.runtime.logit_bytes
-    logits = np.zeros(candidates.counts.shape)
+    per_logit = tables.blocks.runtime.logit_bytes
     widest = tables.column("head", "widest_bytes")
-    if per_logit is None:
-        logits[:, candidates.last] = 2 * widest
-    else:
-        logits[:, candidates.last] = (
-            per_logit * widest / max(tables.blocks.element_bytes, FP32_BYTES)
-        )
+    each = 2.0 if per_logit is None else per_logit / max(tables.blocks.element_bytes, FP32_BYTES)
+    logits: Floats = (each * widest)[:, None] * tables.last
     return logits
 
 
@@ -179,10 +181,11 @@ def _widest(tables: BlockTables, field: str, ends: bool = True) -> Floats:
     widest: Floats = np.repeat(layer[:, None], tables.candidates.counts.shape[1], axis=1)
     if not ends:
         return widest
-    others: list[tuple[Block, int]] = [("embedding", 0)]
-    others += [("head", tables.candidates.last)] if field == "weight_gradient_bytes" else []
-    for block, stage in others:
-        widest[:, stage] = np.maximum(widest[:, stage], tables.column(block, field))
+    others: list[tuple[Block, Columns]] = [("embedding", tables.first)]
+    others += [("head", tables.last)] if field == "weight_gradient_bytes" else []
+    for block, columns in others:
+        more = np.maximum(widest, tables.column(block, field)[:, None])
+        widest = np.where(columns, more, widest)
     return widest
 
 
@@ -192,8 +195,8 @@ def _buffers(tables: BlockTables, own: Floats, held: Floats) -> Floats:
     kept = _widest(tables, "checkpoint_bytes", ends=False)
     fresh = _widest(tables, "weight_gradient_bytes")
     hop = kept if candidates.pp > 1 else 0.0
-    replicas, zero = (candidates.dp * candidates.cp)[:, None], candidates.zero[:, None]
-    padding = blocks.element_bytes * replicas
+    shards, zero = candidates.shards[:, None], candidates.zero[:, None]
+    padding = blocks.element_bytes * shards
     sharded = own * gradient_bytes(blocks) + padding
     layer = _widest(tables, "parameters")
     layers = np.where(zero > 1, layer * gradient_bytes(blocks), 0.0)

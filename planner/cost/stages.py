@@ -4,7 +4,6 @@ For a stage with n_k layers of kind k of which r_k recompute, all in seconds of 
 
     forward  = sum_k n_k * layer_k.forward + [first] embedding.forward + [last] head.forward
     backward = sum_k n_k * layer_k.backward + r_k * layer_k.again + [first] ... + [last] ...
-             = backward_input + backward_weight      recomputation and collectives in the input part
 
 and likewise for the tensor-parallel collectives inside them. Once per step a stage reduces
 its gradients,
@@ -16,25 +15,26 @@ its gradients,
 and updates its parameters (norm with one number summed over all ranks, AdamW on the own share,
 zeroing; ZeRO 1 and 2 gather the new weights). ZeRO 2 scatters gradients in every backward, ZeRO 3
 also gathers the weights before every forward and backward. With overlap (runtime.overlaps_dp)
-the reduction hides behind the last backward except for one layer's bucket, and slows it down:
+the reduction of a layer hides behind the last backward of those before it, and slows it down:
 
-    exposed = max(reduce / layers, reduce - last backward)
+    exposed = reduce - (1 - 1/layers) * min(reduce, last backward)      (planner.cost.overlap)
     reduce  = exposed + overlap_slowdown * (reduce - exposed)
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from planner.cost import overlap
 from planner.cost.blocks import FORWARD_SHARE_OF_HOST, Blocks, Division
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
-from planner.graph.operator import Block, LayerKind, Operator
-from planner.spec.layout import Layout
+from planner.graph.operator import Block, Operator
+from planner.spec.layout import V_SHAPED
 from planner.spec.profile import CollectiveOp
-from planner.spec.runtime import Axis, Recompute
+from planner.spec.runtime import CONTEXT_STYLES, SYNCHRONISATIONS, Recompute
 
 NORM_BYTES = 8
 """One fp64 number."""
@@ -43,22 +43,20 @@ ADAMW_BYTES = 28
 """fp32 AdamW reads gradient, weight and two moments and writes three of them: 7 * 4 bytes."""
 
 
-AGAIN: dict[Recompute, tuple[str | None, str | None]] = {
-    "none": (None, None),
-    "selective": ("again_selective", None),
-    "full": ("again", "again_tp"),
-}
-"""The fields of a block that a recompute mode adds to the backward: compute, collectives."""
+AGAIN: dict[Recompute, str | None] = {"selective": "again_selective", "full": "again"}
+"""The field of a block that a recompute mode adds to the backward's compute."""
+AGAIN_TP: dict[Recompute, str | None] = {"full": "again_tp"}
+"""The same for its collectives."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Seconds, shape [N, columns] (see Candidates) unless said.
+    """Seconds, shape [N, pp] unless said.
 
     forward, backward: per microbatch, with the collectives of *_tp inside. backward_weight: the
-    gradients of the weights, a part of backward. hop: [N], one transfer between stages. reduce:
-    exposed gradient reduction, of reduction, the whole of it. optimizer: the update. parameters:
-    on one rank of the stage.
+    gradients of weights, a part of backward; recomputation and collectives are in the other. hop:
+    [N], one transfer between stages. reduce: exposed gradient reduction, of reduction, the whole
+    of it. optimizer: the update. parameters: on one rank of the stage.
     """
 
     forward: Floats
@@ -85,7 +83,7 @@ def gradient_bytes(blocks: Blocks) -> int:
 
 
 def kind_counts(blocks: Blocks, counts: Ints) -> Ints:
-    """Layers of each kind in each column, [N, columns, kinds]. counts: layers, [N, columns]."""
+    """Layers of each kind in each stage, [N, pp, kinds]. counts: layers per stage, [N, pp]."""
     order = [tuple(each) for each in blocks.model.order]
     is_kind = np.array([[each == tuple(kind) for kind in blocks.kinds] for each in order])
     before = np.concatenate([np.zeros((1, len(blocks.kinds)), np.int64), is_kind.cumsum(axis=0)])
@@ -95,74 +93,72 @@ def kind_counts(blocks: Blocks, counts: Ints) -> Ints:
 
 
 class BlockTables:
-    """The costs of every block for a table of candidates: distinct ones, and who uses which."""
+    """The costs of every block for a table of candidates: distinct ones, and who uses which.
+
+    first, last: columns that hold the embedding, the head, [S]. layers: [N, S, kinds].
+    """
 
     def __init__(self, blocks: Blocks, candidates: Candidates):
         self.blocks, self.candidates = blocks, candidates
-        keys = np.stack([candidates.tp, candidates.micro_batch, candidates.dp], axis=1)
-        distinct, index = np.unique(keys, axis=0, return_inverse=True)
-        self.index = index.reshape(-1)
-        self.divisions = [self._division(*key) for key in distinct.tolist()]
-        self.layers, self.recomputed = self._planned() or self._shared_out()
+        self.divisions, self.index = _divisions(blocks, candidates)
+        self.layers = self._layers()
+        ranks = candidates.ranks_of_columns
+        self.first = ranks == 0
+        self.last = ranks == (0 if _ends_at_first(candidates) else candidates.pp - 1)
+        if candidates.chunk is not None:
+            self.first = self.first & (candidates.chunk == 0)
+            self.last = self.last & (candidates.chunk == candidates.vpp - 1)
+        self.column = cache(self._column)
 
-    def _shared_out(self) -> tuple[Ints, dict[Recompute, Ints | Floats]]:
-        """Layers of each kind, and those that recompute by mode, [N, columns, kinds].
-
-        Where a column recomputes some of its layers only, the kinds take equal shares.
-        """
+    def _layers(self) -> Ints:
         candidates = self.candidates
-        layers = kind_counts(self.blocks, candidates.counts)
-        share = candidates.recomputed / np.maximum(candidates.counts, 1)
-        return layers, {candidates.recompute: layers * share[:, :, None]}
+        if candidates.kinds is not None:
+            return candidates.kinds
+        if len(self.blocks.kinds) == 1:
+            return candidates.counts[:, :, None]
+        return kind_counts(self.blocks, candidates.counts)
 
-    def _planned(self) -> tuple[Ints, dict[Recompute, Ints | Floats]] | None:
-        """The same, exactly as a plan says; None without a plan."""
-        candidates, kinds = self.candidates, self.blocks.kinds
-        if candidates.modes is None:
-            return None
-        columns = np.arange(len(candidates.modes))
-        columns = columns if candidates.is_by_chunk else candidates.stage_ranks
-        column = np.repeat(columns, [len(own) for own in candidates.modes])
-        kind = np.array([kinds.index(LayerKind(*each)) for each in self.blocks.model.order])
-        mode = np.array([mode for own in candidates.modes for mode in own])
-        shape = (1, candidates.counts.shape[1], len(kinds))
-
-        def counted(chosen: NDArray[np.bool_]) -> Ints:
-            found = np.zeros(shape, np.int64)
-            np.add.at(found[0], (column[chosen], kind[chosen]), 1)
-            return found
-
-        everywhere = np.ones(len(mode), np.bool_)
-        modes: tuple[Recompute, ...] = ("selective", "full")
-        return counted(everywhere), {each: counted(mode == each) for each in modes}
-
-    def _division(self, tp: int, micro_batch: int, dp: int) -> Division:
-        candidates = self.candidates
-        degrees = {name: getattr(candidates, name) for name in ("pp", "cp", "ep", "axis_order")}
-        return Division.of(Layout(dp=dp, tp=tp, micro_batch=micro_batch, **degrees))
-
-    def column(self, block: Block, field: str) -> Floats:
+    def _column(self, block: Block, field: str) -> Floats:
         """One field of a block's cost per candidate, [N]."""
         costs = [self.blocks.cost(block, division) for division in self.divisions]
         return np.array([float(getattr(cost, field)) for cost in costs])[self.index]
 
     def over_layers(self, field: str) -> Floats:
-        """The sum of a field over the layers of each stage, [N, pp]."""
+        """The sum of a field over the layers of each stage, [N, S]."""
         return self._over_kinds(field, self.layers)
 
-    def over_recomputed(self, field_of: Callable[[Recompute], str | None]) -> Floats:
-        """The sum over the layers that recompute of the field for their mode, [N, columns]."""
-        total = np.zeros(self.candidates.counts.shape)
-        for mode, layers in self.recomputed.items():
-            if field := field_of(mode):
-                total += self._over_kinds(field, layers)
+    def over_some(self, field: str, chosen: Ints) -> Floats:
+        """The sum of a field over the chosen layers, [N, S].
+
+        chosen: [N, S, kinds], or [N, S]; then the kinds take equal shares.
+        """
+        if chosen.ndim == 3:
+            return self._over_kinds(field, chosen)
+        if len(self.blocks.kinds) == 1:
+            return self._over_kinds(field, chosen[:, :, None])
+        share = chosen / np.maximum(self.candidates.counts, 1)
+        return self._over_kinds(field, self.layers * share[:, :, None])
+
+    def over_recomputed(self, fields: Mapping[Recompute, str | None]) -> Floats:
+        """The sum over the layers that recompute of the field of their mode, [N, S]."""
+        candidates = self.candidates
+        total = np.zeros(candidates.counts.shape)
+        strongest = fields.get(candidates.recompute)
+        if strongest is not None:
+            total = total + self.over_some(strongest, candidates.recomputed)
+        weaker = fields.get("selective")
+        if candidates.selective is not None and weaker is not None and candidates.selective.any():
+            total = total + self.over_some(weaker, candidates.selective)
         return total
 
     def over_stages(self, field: str) -> Floats:
-        """The sum over everything that a stage holds, [N, columns]."""
-        total = self.over_layers(field)
-        total[:, 0] += self.column("embedding", field)
-        total[:, self.candidates.last] += self.column("head", field)
+        """The sum over everything that a stage holds, [N, S]."""
+        return self.over_layers(field) + self.at_ends(field)
+
+    def at_ends(self, field: str) -> Floats:
+        """A field of the embedding on first stages and of the head on last ones, [N, S]."""
+        first = self.column("embedding", field)[:, None] * self.first
+        total: Floats = first + self.column("head", field)[:, None] * self.last
         return total
 
     def _over_kinds(self, field: str, counted: Ints | Floats) -> Floats:
@@ -170,6 +166,42 @@ class BlockTables:
         for index, kind in enumerate(self.blocks.kinds):
             total += self.column(kind, field)[:, None] * counted[:, :, index]
         return total
+
+
+def _ends_at_first(candidates: Candidates) -> bool:
+    """Whether the head lies on the first rank: an even number of chunks in the shape of a V."""
+    return candidates.schedule in V_SHAPED and candidates.vpp % 2 == 0
+
+
+def _divisions(blocks: Blocks, candidates: Candidates) -> tuple[list[Division], Ints]:
+    """The distinct divisions of a table, and which of them every row uses.
+
+    How many groups run at once matters only where a profile has measured it.
+    """
+    tp, cp, dp = (candidates.stride(axis) for axis in ("tp", "cp", "dp"))
+    groups = candidates.replicas if blocks.profile else np.ones_like(tp)
+    apart = np.minimum(np.minimum(tp, cp), dp) * candidates.etp
+    strides = (tp * (candidates.tp > 1), cp * (candidates.cp > 1), apart)
+    keys = np.stack(
+        [
+            candidates.tp,
+            candidates.micro_batch,
+            np.maximum(strides[0], 1),
+            groups,
+            candidates.cp,
+            candidates.ep,
+            np.maximum(strides[1], 1),
+            strides[2],
+            candidates.etp,
+            candidates.style * (candidates.cp > 1),
+        ],
+        axis=1,
+    )
+    distinct, index = np.unique(keys, axis=0, return_inverse=True)
+    divisions = [
+        Division._make((*degrees, CONTEXT_STYLES[style])) for *degrees, style in distinct.tolist()
+    ]
+    return divisions, index.reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,31 +227,30 @@ def stage_parameters(tables: BlockTables) -> Held:
     """Parameters of each stage."""
     candidates = tables.candidates
     dense = tables.over_stages("parameters")
-    if candidates.ends_meet and tables.blocks.model.tied_embeddings:
-        dense[:, 0] -= _tied_elements(tables.blocks, candidates.tp)
+    if tables.blocks.model.tied_embeddings:
+        both = tables.first & tables.last
+        dense -= _tied_elements(tables.blocks, candidates.tp)[:, None] * both
     experts = tables.over_stages("expert_parameters")
     dense -= experts
-    replicas = candidates.dp * candidates.cp
-    expert_replicas = np.maximum(replicas * candidates.tp // candidates.ep, 1)
-    own = np.ceil(dense / replicas[:, None]) + np.ceil(experts / expert_replicas[:, None])
+    shards, expert_shards = candidates.shards[:, None], candidates.expert_replicas[:, None]
+    own = np.ceil(dense / shards) + np.ceil(experts / expert_shards)
     return Held(dense, experts, tables.over_stages("replicated_parameters"), own)
 
 
 def stage_times(tables: BlockTables) -> StageTimes:
     """Times of every stage of every candidate."""
     blocks, candidates = tables.blocks, tables.candidates
-    again = tables.over_recomputed(lambda mode: AGAIN[mode][0])
-    again_tp = tables.over_recomputed(lambda mode: AGAIN[mode][1])
     forward_tp = tables.over_stages("forward_tp")
-    backward_tp = tables.over_stages("backward_tp") + again_tp
+    backward_tp = tables.over_stages("backward_tp") + tables.over_recomputed(AGAIN_TP)
     forward = tables.over_stages("forward") + forward_tp
-    backward = tables.over_stages("backward") + again + backward_tp
-    backward += blocks.runtime.microbatch_seconds * (candidates.pp / forward.shape[1])
+    backward = tables.over_stages("backward") + tables.over_recomputed(AGAIN) + backward_tp
+    chunks = 1 if candidates.chunk is None else candidates.vpp
+    backward += blocks.runtime.microbatch_seconds / chunks
     forward, backward = _floored(blocks, candidates, forward, backward)
     held = stage_parameters(tables)
     gathers, scatters = _sharded(blocks, candidates, held, forward, backward)
     forward, backward = forward + gathers, backward + scatters
-    reduction = shown = _reduction(blocks, candidates, held)
+    reduction = shown = _reduction(blocks, candidates, held, tables)
     if blocks.runtime.overlaps_dp:
         buckets, slowdown = np.maximum(candidates.counts, 1), blocks.runtime.overlap_slowdown
         shown = _beside(reduction, backward, buckets, slowdown)
@@ -244,7 +275,7 @@ def _floored(
     floor = blocks.runtime.stage_floor_seconds
     if not floor or candidates.pp == 1:
         return forward, backward
-    ranks = candidates.dp * candidates.tp * candidates.pp * candidates.cp
+    ranks = candidates.replicas * candidates.tp * candidates.pp
     spread = ranks > blocks.cluster.devices_per_node
     least = (floor * candidates.tp * spread)[:, None] * candidates.counts
     return (
@@ -266,8 +297,8 @@ def _sharded(
         return np.zeros_like(forward), np.zeros_like(backward)
     layers = np.maximum(candidates.counts, 1)
     size, grad = blocks.element_bytes, gradient_bytes(blocks)
-    gather = _over_replicas(blocks, candidates, "all_gather", held, size, layers)
-    scatter = _over_replicas(blocks, candidates, "reduce_scatter", held, grad, layers)
+    gather = _over_shards(blocks, candidates, "all_gather", held, size, layers)
+    scatter = _over_shards(blocks, candidates, "reduce_scatter", held, grad, layers)
     ahead = np.where(zero > 2, gather, 0.0)
     behind = np.where(zero > 1, scatter, 0.0) + ahead
     if not blocks.runtime.prefetches_parameters:
@@ -277,18 +308,36 @@ def _sharded(
 
 
 def _beside(sent: Floats, computed: Floats, pieces: Ints, slowdown: float) -> Floats:
-    """What communication beside compute adds: its first piece, what is longer, the slow-down."""
-    exposed = np.maximum(sent / pieces, sent - computed)
-    result: Floats = exposed + slowdown * (sent - exposed)
+    """What communication beside compute adds: what it does not hide, and the slow-down."""
+    left = overlap.exposed(sent, computed, pieces.astype(np.float64))
+    result: Floats = left + slowdown * (sent - left)
     return result
 
 
-def _meshes(candidates: Candidates) -> list[tuple[Layout, Ints]]:
-    """The distinct meshes among the candidates, each with the rows that use it."""
-    pairs = np.stack([candidates.dp, candidates.tp], axis=1)
-    distinct, index = np.unique(pairs, axis=0, return_inverse=True)
-    rows = [np.flatnonzero(index.reshape(-1) == each) for each in range(len(distinct))]
-    return [(candidates.layout(int(each[0])), each) for each in rows]
+def _by_group(
+    blocks: Blocks,
+    op: CollectiveOp,
+    ranks: Ints,
+    stride: Ints,
+    groups: Ints,
+    sizes: Floats,
+) -> Floats:
+    """Seconds of one collective per row (and stage) in a group of each row's own.
+
+    ranks, stride, groups: [N]; sizes: bytes, [N] or [N, S].
+    """
+    if not blocks.profile:
+        groups = np.ones_like(groups)
+    ranks, stride, groups = np.broadcast_arrays(ranks, stride, groups)
+    keys = np.stack([ranks, np.where(ranks > 1, stride, 1), groups], axis=1)
+    distinct, index = np.unique(keys, axis=0, return_inverse=True)
+    index = index.reshape(-1)
+    seconds = np.zeros_like(sizes)
+    for place, (n, apart, side) in enumerate(distinct.tolist()):
+        if n > 1:
+            rows = slice(None) if len(distinct) == 1 else np.flatnonzero(index == place)
+            seconds[rows] = blocks.collective(op, n, apart, side, sizes[rows])
+    return seconds
 
 
 def _hop(blocks: Blocks, candidates: Candidates) -> Floats:
@@ -296,32 +345,32 @@ def _hop(blocks: Blocks, candidates: Candidates) -> Floats:
 
     The slowest of the hops counts: a pipeline that leaves its node is as slow as that.
     """
-    seconds = np.zeros(len(candidates))
     if candidates.pp == 1:
-        return seconds
-    for layout, rows in _meshes(candidates):
-        batches = candidates.micro_batch[rows]
-        view = blocks.view(layout.tp, 1, layout.cp)
-        per_sequence = view.outer_rows * blocks.model.hidden * view.element_bytes
-        sizes = batches.astype(np.float64) * per_sequence
-        stride, groups = layout.stride("pp"), layout.dp * layout.tp * layout.cp
-        seconds[rows] = blocks.collective("send_recv", layout.pp, stride, groups, sizes)
-    return seconds
+        return np.zeros(len(candidates))
+    rows = candidates.micro_batch * (blocks.workload.seq_len // candidates.cp)
+    if blocks.runtime.sequence_parallel:
+        rows = rows // candidates.tp
+    sizes = rows.astype(np.float64) * blocks.model.hidden * blocks.element_bytes
+    ranks, groups = np.full(len(candidates), candidates.pp), candidates.replicas * candidates.tp
+    return _by_group(blocks, "send_recv", ranks, candidates.stride("pp"), groups, sizes)
 
 
-def _exchange(
-    blocks: Blocks, candidates: Candidates, op: CollectiveOp, axis: Axis, sizes: Floats
+def _replica_stride(candidates: Candidates) -> Ints:
+    return np.minimum(candidates.stride("dp"), candidates.stride("cp"))
+
+
+def _over_experts(
+    blocks: Blocks, candidates: Candidates, op: CollectiveOp, sizes: Floats
 ) -> Floats:
-    """Seconds of one collective per stage over an axis, shape [N, pp]."""
-    seconds = np.zeros_like(sizes)
-    for layout, rows in _meshes(candidates):
-        ranks = getattr(layout, axis)
-        groups = layout.dp * layout.tp * layout.cp // ranks
-        seconds[rows] = blocks.collective(op, ranks, layout.stride(axis), groups, sizes[rows])
-    return seconds
+    """Seconds of collectives of the experts' parameters over all ranks that hold the same."""
+    if not sizes.any():
+        return np.zeros_like(sizes)
+    stride = np.minimum(_replica_stride(candidates), candidates.stride("tp"))
+    members = candidates.ep * candidates.etp
+    return _by_group(blocks, op, candidates.expert_replicas, stride * members, members, sizes)
 
 
-def _over_replicas(
+def _over_shards(
     blocks: Blocks,
     candidates: Candidates,
     op: CollectiveOp,
@@ -329,46 +378,90 @@ def _over_replicas(
     size: int,
     messages: Ints | int = 1,
 ) -> Floats:
-    """Seconds of collectives per stage over all ranks that hold the same parameters.
+    """Seconds of collectives per stage over the ranks that ZeRO divides the states over.
 
     size: bytes of one parameter. messages: into how many equal ones a stage's are cut.
     """
-    seconds = np.zeros_like(held.dense)
     dense, experts = held.dense * size / messages, held.experts * size / messages
-    for layout, rows in _meshes(candidates):
-        ranks, stride = layout.dp * layout.cp, min(layout.stride("dp"), layout.stride("cp"))
-        seconds[rows] = blocks.collective(op, ranks, stride, layout.tp, dense[rows])
-        ranks, stride = max(ranks * layout.tp // layout.ep, 1), min(stride, layout.stride("tp"))
-        apart = stride * layout.ep
-        seconds[rows] += blocks.collective(op, ranks, apart, layout.ep, experts[rows])
-    result: Floats = seconds * messages
+    stride = _replica_stride(candidates)
+    seconds = _by_group(blocks, op, candidates.shards, stride, candidates.tp, dense)
+    result: Floats = (seconds + _over_experts(blocks, candidates, op, experts)) * messages
     return result
 
 
-def _reduction(blocks: Blocks, candidates: Candidates, held: Held) -> Floats:
+def _over_copies(blocks: Blocks, candidates: Candidates, held: Held, size: int) -> Floats:
+    """Seconds to sum the shards of gradients over the copies that hybrid sharding leaves."""
+    shards = candidates.shards
+    copies = candidates.replicas // shards
+    if (copies == 1).all():
+        return np.zeros_like(held.dense)
+    sizes = held.dense * size / shards[:, None]
+    stride = _replica_stride(candidates) * shards
+    return _by_group(blocks, "all_reduce", copies, stride, candidates.tp * shards, sizes)
+
+
+def _over_replicas(blocks: Blocks, candidates: Candidates, held: Held, size: int) -> Floats:
+    """Seconds to sum gradients over all ranks that hold the same parameters (ZeRO 0)."""
+    stride = _replica_stride(candidates)
+    dense = _by_group(
+        blocks, "all_reduce", candidates.replicas, stride, candidates.tp, held.dense * size
+    )
+    experts = _over_experts(blocks, candidates, "all_reduce", held.experts * size)
+    result: Floats = dense + experts
+    return result
+
+
+def _through_servers(blocks: Blocks, candidates: Candidates, held: Held, size: int) -> Floats:
+    """Seconds to push gradients to parameter servers and to pull weights back.
+
+    Every replica is a server of 1/d of the parameters, and a worker; a server takes the gradients
+    of d - 1 others one after the other on its link and sends as many weights: (d-1) messages of
+    P/d each way, where an all-reduce moves 2(d-1)/d * P in all by neighbours only. The
+    parameters of experts go the same way.
+    """
+    replicas = candidates.replicas[:, None]
+    each = held.all / replicas
+    stride, groups = _replica_stride(candidates), candidates.tp
+    total = np.zeros_like(held.dense)
+    for bytes_each in (size, blocks.element_bytes):
+        sent = each * bytes_each * replicas
+        total += _by_group(blocks, "all_to_all", candidates.replicas, stride, groups, sent)
+    return total
+
+
+def _reduction(blocks: Blocks, candidates: Candidates, held: Held, tables: BlockTables) -> Floats:
     size, zero = gradient_bytes(blocks), candidates.zero[:, None]
     total = np.zeros_like(held.dense)
     if blocks.runtime.sequence_parallel:
-        total += _exchange(blocks, candidates, "all_reduce", "tp", held.replicated * size)
-    total += _tied(blocks, candidates, size)
-    whole = _over_replicas(blocks, candidates, "all_reduce", held, size)
-    shards = _over_replicas(blocks, candidates, "reduce_scatter", held, size)
-    result: Floats = total + np.where(zero == 0, whole, np.where(zero == 1, shards, 0.0))
-    return result
-
-
-def _tied(blocks: Blocks, candidates: Candidates, size: int) -> Floats:
-    total = np.zeros(candidates.counts.shape)
-    if candidates.ends_meet or not blocks.model.tied_embeddings:
-        return total
-    for layout, rows in _meshes(candidates):
-        matrix = float(_tied_elements(blocks, np.array(layout.tp))) * size
-        stride = -(-layout.stride("pp") * layout.pp // 2)  # two ends of what the stages span
-        seconds = blocks.collective(
-            "all_reduce", 2, stride, layout.dp * layout.tp * layout.cp, matrix
-        )
-        total[rows, 0] = total[rows, candidates.last] = seconds
+        groups, sizes = candidates.replicas, held.replicated * size
+        stride = candidates.stride("tp")
+        total += _by_group(blocks, "all_reduce", candidates.tp, stride, groups, sizes)
+    total += _tied(blocks, candidates, size, tables)
+    kinds = set(np.unique(candidates.zero).tolist())
+    if 0 in kinds:
+        served = (candidates.sync == SYNCHRONISATIONS.index("parameter_server"))[:, None]
+        whole = _over_replicas(blocks, candidates, held, size)
+        if served.any():
+            servers = _through_servers(blocks, candidates, held, size)
+            whole = np.where(served, servers, whole)
+        total += np.where(zero == 0, whole, 0.0)
+    if kinds - {0}:
+        copies = _over_copies(blocks, candidates, held, size)
+        shards = _over_shards(blocks, candidates, "reduce_scatter", held, size) if 1 in kinds else 0
+        total += np.where(zero == 1, shards, 0.0) + np.where(zero > 0, copies, 0.0)
     return total
+
+
+def _tied(blocks: Blocks, candidates: Candidates, size: int, tables: BlockTables) -> Floats:
+    ends, both = tables.first | tables.last, tables.first & tables.last
+    if candidates.pp == 1 or not blocks.model.tied_embeddings or both.any():
+        return np.zeros(candidates.counts.shape)
+    matrix = _tied_elements(blocks, candidates.tp).astype(np.float64) * size
+    stride = -(-candidates.stride("pp") * candidates.pp // 2)  # two ends of what stages span
+    pair, groups = np.full(len(candidates), 2), candidates.replicas * candidates.tp
+    seconds = _by_group(blocks, "all_reduce", pair, stride, groups, matrix)
+    result: Floats = seconds[:, None] * ends
+    return result
 
 
 def _tied_elements(blocks: Blocks, tp: Ints) -> Ints:
@@ -384,18 +477,19 @@ def _optimizer(blocks: Blocks, candidates: Candidates, held: Held) -> Floats:
     seconds = _elementwise(blocks, "adamw", own, ADAMW_BYTES)
     seconds += _elementwise(blocks, "gradient_norm", own, grad)
     seconds += _elementwise(blocks, "zero_gradient", np.where(zero > 1, own, held.all), grad)
-    gather = _over_replicas(blocks, candidates, "all_gather", held, blocks.element_bytes)
     seconds += _norm_exchange(blocks, candidates)[:, None]
-    result: Floats = seconds + np.where((zero == 1) | (zero == 2), gather, 0.0)
-    return result
+    gathers = (zero == 1) | (zero == 2)
+    if gathers.any():
+        gather = _over_shards(blocks, candidates, "all_gather", held, blocks.element_bytes)
+        seconds += np.where(gathers, gather, 0.0)
+    return seconds
 
 
 def _norm_exchange(blocks: Blocks, candidates: Candidates) -> Floats:
     """One number summed over all ranks ends the gradient norm, shape [N]."""
-    seconds = np.zeros(len(candidates))
-    for layout, rows in _meshes(candidates):
-        seconds[rows] = blocks.collective("all_reduce", layout.devices, 1, 1, NORM_BYTES)
-    return seconds
+    ranks = candidates.replicas * candidates.tp * candidates.pp
+    one = np.ones(len(candidates), dtype=np.int64)
+    return _by_group(blocks, "all_reduce", ranks, one, one, np.full(len(ranks), float(NORM_BYTES)))
 
 
 def _elementwise(blocks: Blocks, kind: str, elements: Floats, bytes_each: int) -> Floats:

@@ -21,10 +21,10 @@ from typing import Literal
 
 from planner.spec.layer import Attention, Experts
 from planner.spec.model import ModelSpec
+from planner.spec.runtime import ContextStyle
 from planner.spec.workload import DTYPE_BYTES
 
 Task = Literal["train", "prefill", "decode"]
-ContextStyle = Literal["ring", "all_to_all", "all_gather"]
 
 
 @dataclass(frozen=True, slots=True)

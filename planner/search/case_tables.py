@@ -220,6 +220,6 @@ def _candidates(cases: Sequence[Case]) -> Candidates:
         counts=held,
         recomputed=held if layout.recompute != "none" else np.zeros_like(held),
         vpp=layout.vpp,
-        cp=layout.cp,
-        ep=layout.ep,
+        cp=column("cp"),
+        ep=column("ep"),
     )

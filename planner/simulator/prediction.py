@@ -34,7 +34,9 @@ PROFILED = (0.8, 1.25)
 
 def predict(blocks: Blocks, plan: Plan) -> Prediction:
     """Predict one plan by replay."""
-    candidates = Candidates.of_plan(plan.layout, plan.stages, plan.workload.global_batch)
+    candidates = Candidates.of_plan(
+        plan.layout, plan.stages, plan.workload.global_batch, plan.model
+    )
     return predict_row(blocks, candidates, estimate(blocks, candidates), 0)
 
 

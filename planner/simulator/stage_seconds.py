@@ -45,7 +45,7 @@ class StageSeconds:
         """Of one row of a table of candidates."""
         one = candidates.take(np.array([row])).by_chunk()
         times, at = estimates.times, row
-        if one.is_by_chunk:
+        if one.chunk is not None:
             times, at = stage_times(BlockTables(blocks, one)), 0
         split = times.backward_input[at], times.backward_weight[at]
         runtime = blocks.runtime
@@ -65,7 +65,7 @@ class StageSeconds:
 
 def _shared_out(ranks: Floats, one: Candidates, times: StageTimes, at: int) -> Floats:
     """What ranks do once, [pp], divided among their stages by parameters, [S]."""
-    place, parameters = one.stage_ranks, times.parameters[at]
+    place, parameters = one.ranks_of_columns, times.parameters[at]
     whole = np.bincount(place, parameters, minlength=one.pp)
     share = np.where(whole[place] > 0, parameters / np.where(whole > 0, whole, 1)[place], 0.0)
     result: Floats = ranks[place] * (share if one.vpp > 1 else 1.0)

@@ -19,7 +19,9 @@ Timed = tuple[str, Stream, float, float]
 
 def timeline(blocks: Blocks, plan: Plan) -> Timeline:
     """The predicted Timeline of a plan."""
-    candidates = Candidates.of_plan(plan.layout, plan.stages, plan.workload.global_batch)
+    candidates = Candidates.of_plan(
+        plan.layout, plan.stages, plan.workload.global_batch, plan.model
+    )
     estimates = estimate(blocks, candidates)
     played = replay(blocks, candidates, estimates, 0)
     held = curves(played, StageBytes.of(blocks, candidates, estimates, 0))

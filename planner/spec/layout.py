@@ -6,15 +6,28 @@ import pydantic
 
 from planner.spec import documents
 from planner.spec.documents import Frozen, InputError
-from planner.spec.runtime import AXES, Axis, Recompute, Schedule, check_axis_order
+from planner.spec.runtime import (
+    AXES,
+    Axis,
+    ContextStyle,
+    Recompute,
+    Schedule,
+    Synchronisation,
+    check_axis_order,
+)
 
 Degree = pydantic.Field(default=1, ge=1)
+V_SHAPED = ("zbv", "dualpipev")
+"""Schedules whose second chunks lie on the ranks in reverse order."""
 
 
 class Layout(Frozen):
     """How a step is divided: degrees, microbatch, ZeRO stage, recompute and schedule.
 
     micro_batch: sequences of one microbatch on one dp rank. axis_order: innermost axis first.
+    etp: ranks that share every expert; ep * etp divides tp * cp * dp. cp_style: how attention
+    sees all keys. shard: ranks that ZeRO divides one copy of the states over (hybrid sharding;
+    all replicas without it). sync: how replicas agree on gradients.
     """
 
     dp: int = Degree
@@ -22,12 +35,16 @@ class Layout(Frozen):
     pp: int = Degree
     cp: int = Degree
     ep: int = Degree
+    etp: int = Degree
     vpp: int = Degree
     micro_batch: int = Degree
     zero: int = pydantic.Field(default=0, ge=0, le=3)
     recompute: Recompute = "none"
     schedule: Schedule = "1f1b"
     axis_order: tuple[Axis, ...] = AXES
+    cp_style: ContextStyle = "ring"
+    shard: int | None = pydantic.Field(default=None, ge=1)
+    sync: Synchronisation = "all_reduce"
 
     @pydantic.field_validator("axis_order", mode="before")
     @classmethod
@@ -91,8 +108,15 @@ class Layout(Frozen):
             stride *= size
         raise KeyError(axis)
 
+    def rank_of_stage(self, stage: int) -> int:
+        """The pipeline rank that holds a stage (a chunk, where there are several per rank)."""
+        chunk, place = divmod(stage, self.pp)
+        backwards = self.schedule in V_SHAPED and chunk % 2
+        return self.pp - 1 - place if backwards else place
+
     def __str__(self) -> str:
-        degrees = [f"{n}={getattr(self, n)}" for n in ("dp", "tp", "pp", "cp", "ep", "vpp")]
+        names = ("dp", "tp", "pp", "cp", "ep", "etp", "vpp")
+        degrees = [f"{name}={getattr(self, name)}" for name in names]
         shown = [text for text in degrees if not text.endswith("=1")] or ["dp=1"]
         shown += [f"micro_batch={self.micro_batch}", f"zero={self.zero}"]
         shown += [f"recompute={self.recompute}"]
@@ -100,6 +124,12 @@ class Layout(Frozen):
             shown.append(f"schedule={self.schedule}")
         if self.axis_order != AXES:
             shown.append(f"axis_order={'-'.join(self.axis_order)}")
+        if self.cp > 1 and self.cp_style != "ring":
+            shown.append(f"cp_style={self.cp_style}")
+        if self.shard:
+            shown.append(f"shard={self.shard}")
+        if self.sync != "all_reduce":
+            shown.append(f"sync={self.sync}")
         return " ".join(shown)
 
     @staticmethod

@@ -8,19 +8,18 @@ from planner.spec.documents import Document
 from planner.spec.provenance import Provenance
 
 Schedule = Literal[
-    "gpipe",
-    "1f1b",
-    "interleaved",
-    "looped-bfs",
-    "zb-h1",
-    "interleaved-zb",
-    "zbv",
-    "dualpipev",
+    "gpipe", "1f1b", "interleaved", "looped-bfs", "zb-h1", "interleaved-zb", "zbv", "dualpipev"
 ]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 Recompute = Literal["none", "selective", "full"]
 Axis = Literal["tp", "cp", "ep", "dp", "pp"]
+ContextStyle = Literal["ring", "all_to_all", "all_gather"]
+Synchronisation = Literal["all_reduce", "parameter_server"]
 
+RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
+"""Weakest first."""
+CONTEXT_STYLES: tuple[ContextStyle, ...] = ("ring", "all_to_all", "all_gather")
+SYNCHRONISATIONS: tuple[Synchronisation, ...] = ("all_reduce", "parameter_server")
 
 AXES: tuple[Axis, ...] = ("tp", "cp", "ep", "dp", "pp")
 
@@ -36,6 +35,14 @@ class Runtime(Document):
     """What a runtime overlaps, shards and keeps, and what it can run at all.
 
     schedules, zero_stages, recompute: what it offers; a plan outside them is never proposed.
+    axes: the axes it divides a model over. context_styles: how it divides sequences (axis cp).
+    shares_experts: it can divide one expert over several ranks (etp). chunks: the most chunks per
+    rank. pipeline_zero_stages: the ZeRO stages it runs under a pipeline, split_zero_stages: under
+    schedules that split the backward. hybrid_sharding: ZeRO within groups of replicas.
+    synchronisations: how replicas agree. other_axis_orders: placements it offers besides
+    axis_order. free_stages: stages may hold any number of layers, else only as stage_split cuts.
+    recompute_layers: which layers may recompute: all or none of them, the same number of every
+    stage, or any number of each.
     models: "any" Transformer, or only "plain" decoders (planner.spec.plain).
     sequence_parallel: shards the activations between tp blocks along the sequence.
     overlaps_dp: reduces gradients while the last backward still computes.
@@ -73,6 +80,17 @@ class Runtime(Document):
     schedules: tuple[Schedule, ...]
     zero_stages: tuple[int, ...]
     recompute: tuple[Recompute, ...]
+    axes: tuple[Axis, ...] = ("tp", "dp", "pp")
+    context_styles: tuple[ContextStyle, ...] = ()
+    shares_experts: bool = False
+    chunks: int = pydantic.Field(default=1, ge=1)
+    pipeline_zero_stages: tuple[int, ...] = (0, 1)
+    split_zero_stages: tuple[int, ...] = (0, 1)
+    hybrid_sharding: bool = False
+    synchronisations: tuple[Synchronisation, ...] = ("all_reduce",)
+    other_axis_orders: tuple[tuple[Axis, ...], ...] = ()
+    free_stages: bool = True
+    recompute_layers: Literal["all", "same", "any"] = "all"
     models: Literal["any", "plain"] = "any"
     sequence_parallel: bool
     overlaps_dp: bool

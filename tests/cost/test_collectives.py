@@ -200,6 +200,40 @@ def test_no_ring_is_faster_than_the_links_it_crosses(layout: Layout, axis: Axis)
     assert ring_rate(layout, axis) <= slowest_ring(layout, axis) * (1 + 1e-9)
 
 
+@settings(max_examples=100, deadline=None)
+@given(layouts(), axes)
+def test_groups_touch_at_most_the_nodes_that_are_counted(layout: Layout, axis: Axis) -> None:
+    """14 ranks side by side from rank 14 on lie on three nodes of 8, not on two."""
+    ranks, stride = getattr(layout, axis), layout.stride(axis)
+    assume(ranks > 1)
+    counted = CollectiveTimes(gpu_cluster(nodes=8), None)._nodes(ranks, stride)
+    touched = [len(crossing_node(layout.group(rank, axis), 8)) for rank in range(layout.devices)]
+    assert max(touched) <= counted <= ranks
+
+
+@pytest.mark.parametrize(
+    ("degrees", "nodes"),
+    [({"tp": 14, "dp": 4}, 3), ({"tp": 12, "dp": 4}, 2), ({"tp": 6, "dp": 8}, 2), ({"tp": 16}, 2)],
+)
+def test_uneven_groups_straddle_one_node_more(degrees: dict[str, int], nodes: int) -> None:
+    layout = Layout(**degrees)
+    touched = [len(crossing_node(layout.group(rank, "tp"), 8)) for rank in range(layout.devices)]
+    times = CollectiveTimes(gpu_cluster(nodes=8), None)
+    assert max(touched) == times._nodes(layout.tp, 1) == nodes
+
+
+@given(st.integers(2, 64), sizes)
+def test_a_broadcast_of_gloo_is_a_binomial_tree(ranks: int, size: float) -> None:
+    """Counted step by step: every rank that has the message sends it to one that has not."""
+    cluster = cpu_cluster(64)
+    link = cluster.tiers[0].latency_seconds + size / cluster.tiers[0].bandwidth_bytes_per_second
+    reached, seconds = 1, 0.0
+    while reached < ranks:
+        reached, seconds = 2 * reached, seconds + link
+    times = CollectiveTimes(cluster, None)
+    assert float(times.seconds("broadcast", ranks, 1, 1, size)) == pytest.approx(seconds)
+
+
 POWERS = st.sampled_from([1, 2, 4, 8, 16])
 
 

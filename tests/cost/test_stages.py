@@ -88,7 +88,7 @@ def test_a_slowdown_costs_at_most_the_time_that_was_hidden(
     than both one after the other."""
     blocks, table = question
     others = dict.fromkeys(("overlaps_tp", "prefetches_parameters"), False)
-    apart = times_of(with_traits(blocks, **others), table)
+    apart = times_of(with_traits(blocks, **(others | {"overlap_slowdown": slowdown})), table)
     free, slowed = (
         times_of(with_traits(blocks, **(others | {trait: True, "overlap_slowdown": s})), table)
         for s in (0.0, slowdown)
@@ -226,7 +226,7 @@ def test_sharded_layers_pay_the_latency_of_every_layer(zero: int) -> None:
 
 
 @DRAWN
-@given(questions(), st.floats(0, 1))
+@given(questions(cp=1), st.floats(0, 1))
 def test_a_hidden_reduction_slows_the_backward_it_hides_behind(
     question: Question, slowdown: float
 ) -> None:

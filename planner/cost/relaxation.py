@@ -1,0 +1,167 @@
+"""Relaxation: what no cut of the layers into stages can beat, for many outer choices at once.
+
+An outer choice fixes mesh, microbatch, ZeRO stage and schedule; where the p stages end and which
+layers recompute is open. Three columns stand for all stages: E, the first rank without layers
+(the embedding); H, the last without layers (the head and loss); A, a rank between them with all
+L layers. With one stage, a single column holds everything and the bound is the time without
+recomputation.
+
+Time. t = forward + backward of a column. Stage times are sums over what a stage holds, and what
+else enters them (floors, weights gathered beside compute) is a maximum of sums, so
+
+    Theta = t_E + t_H + t_A + (p - 3) * microbatch_seconds + 2(p-1) * hop   <=  sum_i t_i
+    tau   = t of a rank with the ceil(L/p) cheapest layers                   <=  max_i t_i
+
+because some stage holds at least ceil(L/p) layers. For m microbatches (planner.search.bounds
+proves the lines; phi = Theta_F / Theta where the backward is split):
+
+    1f1b         m > p:  (m + p - 1)/p * Theta,  Theta + (m - (p+1)/2) * tau;    always: m * tau
+                 m <= p: Theta,  m * Theta / p
+    gpipe        Theta + (m-1) * max(Theta/p, tau)
+    chunked (v)  m * max(Theta/p, tau) + (p-1)/2 * (one layer)
+
+After the pipeline: some stage holds ceil(L/p) layers, and every device waits for its update;
+the reduction of the first stage, which ends last, holds at least the embedding's.
+
+Memory. A stage with at least ceil(L/p) layers holds at least their states and, with the
+strongest recomputation, the checkpoints of the microbatches in flight; the last ranks have the
+fewest in flight. It is a lower bound on the peak of the fullest stage.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates, Ints
+from planner.cost.collectives import Floats
+from planner.cost.memory import stage_memory
+from planner.cost.stages import BlockTables, stage_times
+from planner.spec.runtime import Recompute
+
+ONE_BY_ONE = ("gpipe", "1f1b", "zb-h1")
+"""Schedules of one chunk per rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxed:
+    """step_seconds, least_bytes: [N], lower bounds over all cuts and recompute choices."""
+
+    step_seconds: Floats
+    least_bytes: Floats
+
+
+def relax(blocks: Blocks, choices: Candidates) -> Relaxed:
+    """Lower bounds of every row. choices: as planner.search.space makes them, not yet cut."""
+    return Relaxed(least_seconds(blocks, choices), least_bytes(blocks, choices))
+
+
+def least_seconds(blocks: Blocks, choices: Candidates) -> Floats:
+    """A lower bound on the step of every row, [N]."""
+    if choices.pp == 1:
+        return _one_stage(blocks, choices)
+    table = _columns(blocks, choices)
+    times = stage_times(BlockTables(blocks, table))
+    hop = np.zeros_like(times.hop) if hides_hops(blocks, choices) else times.hop
+    p, m = choices.pp, choices.microbatches
+    forward, backward = times.forward, times.backward
+    whole = forward[:, :3].sum(axis=1) + backward[:, :3].sum(axis=1)
+    theta = whole + (p - 3) * blocks.runtime.microbatch_seconds + 2 * (p - 1) * hop
+    tau = (forward + backward)[:, 3:].min(axis=1)
+    one = (forward + backward)[:, 2] / blocks.model.layers
+    if len(blocks.kinds) > 1:
+        one = tau / max(1, -(-blocks.model.layers // p))
+    pipeline = pipeline_bound(choices.schedule, p, m, theta, tau, one, forward, backward)
+    update = times.optimizer[:, 3:].min(axis=1)
+    step: Floats = pipeline + times.reduce[:, 0] + update + blocks.runtime.step_seconds
+    return step
+
+
+def hides_hops(blocks: Blocks, choices: Candidates) -> bool:
+    """Whether transfers pass beside the compute of other chunks."""
+    return choices.vpp > 1 and blocks.runtime.overlaps_p2p
+
+
+def pipeline_bound(
+    schedule: str,
+    p: int,
+    m: Ints,
+    theta: Floats,
+    tau: Floats,
+    one: Floats,
+    forward: Floats,
+    backward: Floats,
+) -> Floats:
+    """The lines at the top of the file, [N]."""
+    if schedule == "gpipe":
+        flow: Floats = theta + (m - 1) * np.maximum(theta / p, tau)
+        return flow
+    if schedule == "1f1b":
+        many = np.maximum((m + p - 1) / p * theta, theta + (m - (p + 1) / 2) * tau)
+        few = np.maximum(theta, m * theta / p)
+        result: Floats = np.maximum(np.where(m > p, many, few), m * tau)
+        return result
+    busy: Floats = m * np.maximum(theta / p, tau)
+    if schedule == "zb-h1":
+        return np.maximum(busy, theta)
+    return busy + (p - 1) / 2 * one if schedule in ("interleaved", "looped-bfs") else busy
+
+
+def _one_stage(blocks: Blocks, choices: Candidates) -> Floats:
+    times = stage_times(BlockTables(blocks, choices))
+    each = (times.forward + times.backward)[:, 0]
+    step: Floats = choices.microbatches * each + times.reduce[:, 0] + times.optimizer[:, 0]
+    return step + blocks.runtime.step_seconds
+
+
+def _kind_rows(blocks: Blocks) -> tuple[Ints, Ints]:
+    """Layers of every kind in the whole model, [kinds], and one of each kind, [kinds, kinds]."""
+    kinds = [tuple(kind) for kind in blocks.kinds]
+    whole = np.array([sum(tuple(o) == kind for o in blocks.model.order) for kind in kinds])
+    return whole, np.eye(len(kinds), dtype=np.int64)
+
+
+def _columns(blocks: Blocks, choices: Candidates) -> Candidates:
+    """Columns E, H, A, and one per kind with ceil(L/p) layers of that kind between the ends."""
+    p, (whole, each) = choices.pp, _kind_rows(blocks)
+    share = -(-blocks.model.layers // p)
+    none = np.zeros_like(whole)
+    kinds = np.stack([none, none, whole, *(share * each)])
+    middle = max(1, p - 2) if p > 2 else -1
+    ranks = np.array([0, p - 1, middle, *[middle] * len(each)])
+    return _with_columns(choices, kinds, ranks)
+
+
+def _with_columns(
+    choices: Candidates, kinds: Ints, ranks: Ints, recompute: Recompute = "none"
+) -> Candidates:
+    rows = len(choices)
+    tiled = np.broadcast_to(kinds[None], (rows, *kinds.shape))
+    again = tiled if recompute != "none" else np.zeros_like(tiled)
+    return replace(
+        choices,
+        recompute=recompute,
+        counts=tiled.sum(axis=2),
+        kinds=tiled,
+        recomputed=again,
+        stage=ranks,
+    )
+
+
+def least_bytes(blocks: Blocks, choices: Candidates) -> Floats:
+    """A lower bound on the peak of the fullest stage of every row, [N]."""
+    p, (whole, each) = choices.pp, _kind_rows(blocks)
+    strongest = blocks.runtime.recompute[-1]
+    if p == 1:
+        kinds, ranks = whole[None], np.array([0])
+    else:
+        share = -(-blocks.model.layers // p)
+        ends = np.array([0, p - 1] if p == 2 else [0, p - 2, p - 1])
+        kinds = np.tile(share * each, (len(ends), 1))
+        ranks = np.repeat(ends, len(each))
+    found = np.full(len(choices), np.inf)
+    for mode in {"none", strongest}:
+        table = _with_columns(choices, kinds, ranks, mode)
+        total = stage_memory(BlockTables(blocks, table)).total
+        found = np.minimum(found, total.min(axis=1))
+    return found
