@@ -48,7 +48,7 @@ class ScheduleError(ValueError):
 
 def check(grid: Grid, stages: int, microbatches: int) -> None:
     """Raise ScheduleError unless the grid is complete, ordered, wired and free of deadlock."""
-    rank_of = _check_placement(grid)
+    rank_of = placement(grid)
     _check_complete(grid, stages, microbatches)
     _check_order(grid)
     wired = any(action.kind in RECEIVES | SENDS for order in grid for action in order)
@@ -75,8 +75,8 @@ def _places(grid: Grid) -> Iterator[tuple[int, int, Action]]:
             yield rank, position, action
 
 
-def _check_placement(grid: Grid) -> dict[int, int]:
-    """The rank of every stage."""
+def placement(grid: Grid) -> dict[int, int]:
+    """The rank of every stage. Raises ScheduleError where a stage lies on two."""
     rank_of: dict[int, int] = {}
     for rank, position, action in _places(grid):
         if (first := rank_of.setdefault(action.stage, rank)) != rank:
@@ -174,7 +174,7 @@ def _check_progress(grid: Grid, rank_of: dict[int, int], wired: bool) -> None:
         for rank, order in enumerate(grid):
             start = position[rank]
             while position[rank] < len(order):
-                needed = _awaited(order[position[rank]], rank_of, wired)
+                needed = awaited(order[position[rank]], rank_of, wired)
                 if needed and not any(action in done for action in needed):
                     break
                 done.add(order[position[rank]])
@@ -188,7 +188,7 @@ def _check_progress(grid: Grid, rank_of: dict[int, int], wired: bool) -> None:
             )
 
 
-def _awaited(action: Action, rank_of: dict[int, int], wired: bool) -> tuple[Action, ...]:
+def awaited(action: Action, rank_of: dict[int, int], wired: bool) -> tuple[Action, ...]:
     """Actions of which one must be done first; none where nothing is awaited."""
     sent = send_of(action)
     if sent is not None:

@@ -12,6 +12,7 @@ does.
 
 from planner.schedule import patterns
 from planner.schedule.action import Action, Grid, Kind, Order
+from planner.schedule.check import placement
 
 LAST_BACKWARD = frozenset({Kind.BACKWARD, Kind.WEIGHT_GRADIENT})
 """After the last of these, a stage's gradients are complete."""
@@ -21,11 +22,6 @@ def lower(schedule: str, ranks: int, microbatches: int, chunks: int | None = Non
     """The full action list of every pipeline rank for a named schedule. Raises ScheduleError."""
     compute = patterns.pattern(schedule, ranks, microbatches, chunks)
     return add_updates(add_communication(add_reductions(compute)))
-
-
-def placement(grid: Grid) -> dict[int, int]:
-    """The rank of every stage."""
-    return {action.stage: rank for rank, order in enumerate(grid) for action in order}
 
 
 def add_reductions(grid: Grid) -> Grid:

@@ -28,6 +28,7 @@ runs them one after the other. Here they are two actions; `pairs` marks the forw
 lost: `units` joins them again.
 """
 
+import difflib
 import functools
 import itertools
 from dataclasses import dataclass
@@ -95,7 +96,9 @@ def default_chunks(schedule: str) -> int:
 def problem(schedule: str, ranks: int, chunks: int, microbatches: int) -> str | None:
     """Why a schedule cannot have these numbers, and the way out; None where it can."""
     if schedule not in SCHEDULES:
-        return f"schedule {schedule!r} is unknown; known: {', '.join(SCHEDULES)}"
+        close = difflib.get_close_matches(schedule, SCHEDULES, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"schedule {schedule!r} is unknown; {hint}known: {', '.join(SCHEDULES)}"
     sizes = {"ranks": ranks, "chunks": chunks, "microbatches": microbatches}
     for name, value in sizes.items():
         if value < 1:
