@@ -55,8 +55,8 @@ class Candidates:
     where a stage holds several kinds of layers and recomputes some of them. kinds: layers of every
     kind, [N, S, kinds]; without it layers are counted in the order of the model, stage by stage.
     stage: the pipeline rank of every column. chunk: which chunk of the rank it is, [S]; without it
-    all of them. chunks: of a plan, the same plan by chunk. vpp: chunks per stage. cp, ep, etp: ranks
-    of a context, an expert group, and that share an expert. shard: ranks that one copy of the
+    all of them. chunks: of a plan, the same plan by chunk. vpp: chunks per rank. cp, ep, etp:
+    ranks of a context, an expert group, and that share an expert. shard: ranks that one copy of the
     states is divided over (0: all replicas). style, sync: places in CONTEXT_STYLES and
     SYNCHRONISATIONS.
     """

@@ -66,7 +66,7 @@ class StageSeconds:
 def _shared_out(ranks: Floats, one: Candidates, times: StageTimes, at: int) -> Floats:
     """What ranks do once, [pp], divided among their stages by parameters, [S]."""
     place, parameters = one.ranks_of_columns, times.parameters[at]
-    whole = np.bincount(place, parameters, minlength=one.pp)
-    share = np.where(whole[place] > 0, parameters / np.where(whole > 0, whole, 1)[place], 0.0)
+    whole = np.bincount(place, parameters, minlength=one.pp)[place]
+    share = np.where(whole > 0, parameters / np.maximum(whole, 1.0), 1 / one.vpp)
     result: Floats = ranks[place] * (share if one.vpp > 1 else 1.0)
     return result
