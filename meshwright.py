@@ -123,7 +123,7 @@ def estimate(
 def simulate(planned: "Plan") -> "Timeline":
     """Replay a plan through the event engine."""
     from planner.cost.blocks import Blocks
-    from planner.simulator.replay import timeline
+    from planner.simulator.timeline import timeline
 
     return timeline(Blocks.of_plan(planned), planned)
 

@@ -167,7 +167,7 @@ def doctor(output_format: str = typer.Option("table", "--format", help="table or
 
 
 def show(
-    what: str = typer.Argument("", help="models, clusters, runtimes, model or cluster."),
+    what: str = typer.Argument("", help="models, clusters, runtimes, schedules, or one of them."),
     name: str = typer.Argument("", help="Name of one entry."),
     graph: Path | None = typer.Option(None, "--graph", help="Model: write .graphml or .svg."),
     seq_len: int | None = typer.Option(None, "--seq-len", help="Model: tokens per sequence."),
@@ -178,13 +178,25 @@ def show(
     layout: str = typer.Option("", "--layout", help='Model: one rank of "tp=8 ep=4 dp=2".'),
     cp_style: str = typer.Option("ring", "--cp-style", help="ring, all_to_all or all_gather."),
     mtp: int | None = typer.Option(None, "--mtp", help="Model: layers for further tokens."),
+    ranks: int | None = typer.Option(None, "--ranks", help="Schedule: ranks of the pipeline."),
+    microbatches: int | None = typer.Option(None, "--microbatches", help="Schedule: per step."),
+    chunks: int | None = typer.Option(None, "--chunks", help="Schedule: stages per rank."),
+    communication: bool = typer.Option(
+        False, "--communication", help="Schedule: with sends, receives and reductions."
+    ),
     output_format: str = FORMAT,
 ) -> None:
-    """List the catalog, or show one entry; a model with its FLOPs, bytes and operators."""
-    from planner import listing, model_card
+    """List the catalog, or show one entry: a model with its operators, a schedule as a grid."""
+    from planner import listing, model_card, schedule_card
     from planner.spec import printing
 
     printing.check_format(output_format)
+    if what in ("schedule", "schedules") and name:
+        listing.refuse_options(what, graph, seq_len, layout)
+        orders = schedule_card.find(name, ranks, microbatches, chunks)
+        _print_schedule(orders, communication, output_format)
+        return
+    schedule_card.refuse_options(what, ranks, microbatches, chunks, communication)
     if what in ("model", "models") and name:
         model = model_card.find(name, mtp)
         view, copies = model_card.view_of(
@@ -203,6 +215,21 @@ def show(
         printing.print_csv(rows)
     else:
         printing.print_table(rows, title)
+
+
+def _print_schedule(made: Any, communication: bool, output_format: str) -> None:
+    from planner import schedule_card
+    from planner.schedule import sheet
+    from planner.spec import printing
+
+    if output_format == "json":
+        printing.print_json(schedule_card.card(made))
+    elif output_format == "csv":
+        written = sheet.with_communication if communication else sheet.compute_only
+        typer.echo(written(made), nl=False)
+    else:
+        shown = schedule_card.lowered if communication else schedule_card.drawing
+        typer.echo(shown(made))
 
 
 def _print_card(made: dict[str, Any], output_format: str) -> None:

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
+from planner import schedule_card
 from planner.graph import counts
 from planner.spec import catalog
 from planner.spec.cluster import Accelerator, ClusterSpec
@@ -14,7 +15,7 @@ from planner.spec.measured import Measured
 from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 from planner.spec.profile import Profile
-from planner.spec.runtime import Runtime
+from planner.spec.runtime import SCHEDULES, Runtime
 from planner.spec.timeline import Timeline
 from planner.spec.units import format_bytes, format_count
 from planner.spec.workload import Workload
@@ -37,13 +38,18 @@ DOCUMENTS: dict[str, type[Document]] = {
 
 def listing(what: str, name: str) -> tuple[str, Rows, dict[str, Any]]:
     """Title, rows and JSON value of `meshwright show WHAT NAME`. Raises InputError."""
-    lists = {"models": _models, "clusters": _clusters, "runtimes": _runtimes}
+    lists = {
+        "models": _models,
+        "clusters": _clusters,
+        "runtimes": _runtimes,
+        "schedules": schedule_card.rows,
+    }
     if not what:
         return _everything()
     if name:
         return _entry(what, name)
     if (many := what if what.endswith("s") else what + "s") not in lists:
-        raise _unknown("show", what, [*lists, "model NAME", "cluster NAME"])
+        raise _unknown("show", what, [*lists, "model NAME", "cluster NAME", "schedule NAME"])
     rows = lists[many]()
     return many, rows, {"schema": f"{many}/1", many: rows}
 
@@ -63,6 +69,7 @@ def _everything() -> tuple[str, Rows, dict[str, Any]]:
         {"what": "clusters", "names": ", ".join(catalog.list_clusters()) + ", local"},
         {"what": "accelerators", "names": ", ".join(catalog.list_accelerators())},
         {"what": "runtimes", "names": ", ".join(catalog.list_runtimes())},
+        {"what": "schedules", "names": ", ".join(SCHEDULES)},
         {"what": "documents", "names": ", ".join(DOCUMENTS)},
     ]
     value = {row["what"]: row["names"].split(", ") for row in rows}
@@ -76,7 +83,7 @@ def _entry(what: str, name: str) -> tuple[str, Rows, dict[str, Any]]:
         "accelerator": catalog.find_accelerator,
     }
     if what.rstrip("s") not in finders:
-        raise _unknown("show", what, ["model", *finders])
+        raise _unknown("show", what, ["model", "schedule", *finders])
     found: Document = finders[what.rstrip("s")](name)
     value = found.model_dump(mode="json")
     rows = [{"key": key, "value": _short(item)} for key, item in value.items()]

@@ -22,6 +22,8 @@ _KIND_OF_ACTION = {
     Kind.SEND_BACKWARD: "send",
     Kind.RECEIVE_FORWARD: "receive",
     Kind.RECEIVE_BACKWARD: "receive",
+    Kind.UNSHARD: "other",
+    Kind.RESHARD: "other",
     Kind.REDUCE_GRADIENT: "gradients",
     Kind.OPTIMIZER: "optimizer",
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.cost.blocks import Blocks
-from planner.simulator import replay
+from planner.simulator.timeline import timeline
 from planner.spec import documents
 from planner.spec.documents import InputError
 from planner.spec.measured import Measured
@@ -68,7 +68,7 @@ def read_result(
 
 def simulate(plan: Plan) -> Timeline:
     """The predicted timeline of a plan, replayed from what the plan carries."""
-    return replay.timeline(Blocks.of_plan(plan), plan)
+    return timeline(Blocks.of_plan(plan), plan)
 
 
 def read_timeline(path: Path) -> Timeline:

@@ -12,11 +12,15 @@ import meshwright as mw
 from planner.cost.estimate import estimate
 from planner.cost.pipeline import pipeline_seconds
 from planner.schedule import lowering
+from planner.schedule.orders import orders
 from planner.search import question, space
 from planner.simulator import engine
+from planner.simulator.ends import one_pass, wavefront
 from planner.simulator.engine import Task
-from planner.simulator.script import play, script
+from planner.simulator.lowered import play, script
+from planner.simulator.script import compiled
 from planner.spec import printing
+from tests.simulator.orders import heap_ends
 
 
 def best_of(work: Callable[[], Any], repeats: int = 3) -> float:
@@ -57,6 +61,33 @@ def replays() -> list[dict[str, Any]]:
         row("event engine, 16 x 256", best_of(lambda: engine.run(tasks)), len(flat), "actions"),
         row("one pass, 16 x 256", best_of(lambda: play(made, seconds)), len(made), "actions"),
         row("closed form, 16 x 256", closed, 1, "plans"),
+    ]
+
+
+def interleaved_replays() -> list[dict[str, Any]]:
+    """The same 64 ranks x 8 chunks x 512 microbatches, interleaved, by every evaluator."""
+    asked = ("interleaved", 64, 512, 8)
+    made = orders.__wrapped__(*asked)
+    played = compiled(made)
+    table = np.random.default_rng(0).random((1, 4 * played.stages))
+    lags = np.full((1, played.stages), 1e-3)
+    lags[:, -1] = 0.0
+    one = (table, lags, np.zeros((1, played.stages + 1)))
+    four = [column.repeat(4, axis=0) for column in one]
+    n, latency = len(played), lags[0, :-1].tolist()
+    slow = best_of(lambda: heap_ends(made, table.reshape(4, -1), latency), 1)
+    return [
+        row("orders, 64 x 8 x 512", best_of(lambda: orders.__wrapped__(*asked)), n, "actions"),
+        row("script of them", best_of(lambda: compiled(made)), n, "actions"),
+        row("wavefront in numpy", best_of(lambda: wavefront(played, *one)), n, "actions"),
+        row(
+            "wavefront, 4 candidates at once",
+            best_of(lambda: wavefront(played, *four)),
+            4 * n,
+            "actions",
+        ),
+        row("one pass in Python", best_of(lambda: one_pass(played, *one)), n, "actions"),
+        row("heap simulator", slow, n, "actions"),
     ]
 
 
@@ -104,4 +135,4 @@ def start_up() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    printing.print_table(replays() + searches() + start_up(), "Benchmarks")
+    printing.print_table(replays() + interleaved_replays() + searches() + start_up(), "Benchmarks")

@@ -12,8 +12,15 @@ HEAVY = {"torch", "pandas", "matplotlib"}
 MAY_IMPORT: dict[str, set[str]] = {
     "planner.spec": {"planner.spec", "pydantic", "ruamel", "rich"},
     "planner.graph": {"planner.spec", "planner.graph", "networkx"},
-    "planner.schedule": {"planner.spec", "planner.schedule"},
-    "planner.cost": {"planner.spec", "planner.graph", "planner.cost", "numpy", "networkx"},
+    "planner.schedule": {"planner.spec", "planner.schedule", "numpy"},
+    "planner.cost": {
+        "planner.spec",
+        "planner.graph",
+        "planner.schedule",
+        "planner.cost",
+        "numpy",
+        "networkx",
+    },
     "planner.simulator": {
         "planner.spec",
         "planner.graph",
@@ -32,7 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "numpy",
         "scipy",
     },
-    "planner.listing": {"planner.spec", "planner.graph"},
+    "planner.listing": {"planner.spec", "planner.graph", "planner.schedule_card"},
+    "planner.schedule_card": {"planner.spec", "planner.schedule"},
     "planner.model_card": {"planner.spec", "planner.graph"},
     "planner.health": set(),
     "planner.commands": {"planner", "typer"},

@@ -9,7 +9,7 @@ import pytest
 from planner.cost.blocks import Blocks
 from planner.schedule import lowering
 from planner.search import question
-from planner.simulator.replay import timeline
+from planner.simulator.timeline import timeline
 from planner.spec import catalog
 from planner.spec.workload import Workload
 from tests.examples import cpu_cluster, gpt2_like, llama_like

@@ -42,6 +42,9 @@ from planner.spec.workload import DTYPE_BYTES, Workload, stored_dtype
 
 PHASES: tuple[Phase, ...] = ("forward", "backward")
 
+EMBEDDINGS = ("embedding", "position_embedding")
+"""Kinds whose backward makes gradients of weights only: tokens have none."""
+
 FORWARD_SHARE_OF_HOST = 1 / 3
 """Assumed: a backward launches about twice the kernels of a forward."""
 
@@ -53,6 +56,7 @@ Ints = NDArray[np.int64]
 class BlockCost:
     """Seconds per microbatch, bytes per microbatch, and parameters of a block on one rank.
 
+    weight_share: the part of the backward's compute that makes gradients of weights.
     *_tp: tensor-parallel collectives, exposed. again, again_selective: what full and selective
     recomputation run a second time. checkpoint_bytes, selective_bytes: what they keep instead of
     saved_bytes. widest_bytes: the largest activation gradient that the backward makes;
@@ -62,6 +66,7 @@ class BlockCost:
 
     forward: float
     backward: float
+    weight_share: float
     again: float
     again_selective: float
     forward_tp: float
@@ -76,6 +81,11 @@ class BlockCost:
     replicated_parameters: int
     expert_parameters: int
     births: tuple[tuple[Birth, float], ...]
+
+    @property
+    def backward_weight(self) -> float:
+        """Seconds of the gradients of the weights, a part of the backward."""
+        return self.backward * self.weight_share
 
 
 NUMBERS = tuple(name for name in BlockCost.__dataclass_fields__ if name != "births")
@@ -286,6 +296,7 @@ class Blocks:
         return BlockCost(
             forward=forward,
             backward=backward,
+            weight_share=self._weight_share(parts.operators),
             again=again,
             again_selective=selective,
             forward_tp=forward_tp,
@@ -382,6 +393,21 @@ class Blocks:
             births[birth] = births.get(birth, 0.0) + seconds
             total += seconds
         return total
+
+    def _weight_share(self, operators: Sequence[Operator]) -> float:
+        """The part of a backward's compute that is gradients of weights.
+
+        A matrix product's backward is divided as its FLOPs are, whether measured or not; of what
+        has parameters and no FLOPs (embeddings, norms) only an embedding makes nothing else.
+        """
+        whole = weights = 0.0
+        for operator in operators:
+            seconds, _ = self.seconds(operator, "backward")
+            flops = operator.weight_gradient_flops, operator.backward_flops
+            only = 1.0 if operator.kind in EMBEDDINGS else 0.0
+            whole += seconds
+            weights += seconds * (flops[0] / flops[1] if flops[1] else only)
+        return weights / whole if whole else 0.0
 
     def _composition(self, phase: Phase) -> float:
         """What a whole layer takes over the sum of its operators (1 where nobody measured)."""

@@ -4,12 +4,12 @@ A search over layouts is a table. All rows of one Candidates share pp, vpp, sche
 the axes and the strongest recompute mode, so that every formula is a handful of numpy
 expressions over [N] or [N, S]. S columns are pipeline ranks: all pp of them where rows are whole
 plans; a search also asks what single ranks would cost with any number of layers, and then names
-the rank of every column in `stage`.
+the rank of every column in `stage`. The replay asks for every chunk by itself: `by_chunk`.
 """
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,9 +54,11 @@ class Candidates:
     `recompute` says, selective: how many others recompute selectively; [N, S], or [N, S, kinds]
     where a stage holds several kinds of layers and recomputes some of them. kinds: layers of every
     kind, [N, S, kinds]; without it layers are counted in the order of the model, stage by stage.
-    stage: the pipeline rank of every column. vpp: chunks per stage. cp, ep, etp: ranks of a
-    context, an expert group, and that share an expert. shard: ranks that one copy of the states is
-    divided over (0: all replicas). style, sync: places in CONTEXT_STYLES and SYNCHRONISATIONS.
+    stage: the pipeline rank of every column. chunk: which chunk of the rank it is, [S]; without it
+    all of them. chunks: of a plan, the same plan by chunk. vpp: chunks per rank. cp, ep, etp:
+    ranks of a context, an expert group, and that share an expert. shard: ranks that one copy of the
+    states is divided over (0: all replicas). style, sync: places in CONTEXT_STYLES and
+    SYNCHRONISATIONS.
     """
 
     pp: int
@@ -80,6 +82,8 @@ class Candidates:
     selective: Ints | None = None
     kinds: Ints | None = None
     stage: Ints | None = None
+    chunk: Ints | None = None
+    chunks: Self | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.dp)
@@ -123,7 +127,30 @@ class Candidates:
     def take(self, rows: Ints | NDArray[np.bool_]) -> Self:
         """The chosen rows."""
         arrays = [*COLUMNS, *(n for n in STAGE_COLUMNS if getattr(self, n) is not None)]
-        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in arrays})
+        taken = {name: getattr(self, name)[rows] for name in arrays}
+        chunks = None if self.chunks is None else self.chunks.take(rows)
+        return dataclasses.replace(self, chunks=chunks, **taken)
+
+    def by_chunk(self) -> Self:
+        """The same plans with one column per chunk, in the order of the pipeline: [N, pp * vpp].
+
+        Unless a plan says otherwise, the chunks of a rank hold equal numbers of layers, the first
+        ones one more where they cannot.
+        """
+        if self.vpp == 1 or self.chunk is not None:
+            return self
+        if self.chunks is not None:
+            return self.chunks
+        layout = self.layout(0)
+        ranks = np.array([layout.rank_of_stage(s) for s in range(self.pp * self.vpp)])
+        chunk = np.repeat(np.arange(self.vpp), self.pp)
+        held = {n: getattr(self, n) for n in STAGE_COLUMNS if getattr(self, n) is not None}
+        dealt: dict[str, Any] = {
+            name: _dealt(layers, ranks, chunk, self.vpp) for name, layers in held.items()
+        }
+        if "kinds" in dealt:
+            dealt["counts"] = dealt["kinds"].sum(axis=2)
+        return dataclasses.replace(self, stage=ranks, chunk=chunk, **dealt)
 
     def layout(self, row: int) -> Layout:
         """One row as a Layout."""
@@ -161,15 +188,42 @@ class Candidates:
         """One plan as a table of one row. Chunk i of the stages lies on the rank that the schedule
         gives it. model: to tell the kinds of layers apart where it has several."""
 
+        ranks = [layout.rank_of_stage(index) for index in range(len(stages))]
+        apart = [_places(stage) for stage in stages]
+        own = [
+            [
+                place
+                for rank, held in zip(ranks, apart, strict=True)
+                if rank == each
+                for place in held
+            ]
+            for each in range(layout.pp)
+        ]
+        whole = cls._of_places(layout, own, global_batch, model)
+        if layout.vpp == 1:
+            return whole
+        by_chunk = cls._of_places(layout, apart, global_batch, model)
+        chunk = np.repeat(np.arange(layout.vpp), layout.pp)
+        by_chunk = dataclasses.replace(by_chunk, stage=np.array(ranks), chunk=chunk)
+        return dataclasses.replace(whole, chunks=by_chunk)
+
+    @classmethod
+    def _of_places(
+        cls,
+        layout: Layout,
+        places: list[list[tuple[int, LayerChoice]]],
+        global_batch: int,
+        model: ModelSpec | None,
+    ) -> Self:
+        """A table of one row from the layers of every column."""
+
         def column(value: int) -> Ints:
             return np.array([value], dtype=np.int64)
 
-        own = [_chunks(layout, stages, rank) for rank in range(layout.pp)]
-        places = [[p for stage in chunks for p in _places(stage)] for chunks in own]
-        layers = sum(len(stage.layers) for stage in stages)
+        layers = sum(len(held) for held in places)
         kinds = list(model.order) if model is not None else [(0, 0)] * layers
         distinct = list(dict.fromkeys(kinds))
-        modes: set[Recompute] = {choice.recompute for stage in stages for choice in stage.layers}
+        modes: set[Recompute] = {choice.recompute for held in places for _, choice in held}
         strongest: Recompute = max(modes, key=RECOMPUTES.index)
 
         def tally(wanted: set[Recompute]) -> Ints:
@@ -207,9 +261,11 @@ class Candidates:
         )
 
 
-def _chunks(layout: Layout, stages: tuple[Stage, ...], rank: int) -> list[Stage]:
-    """The chunks of a pipeline rank."""
-    return [stage for index, stage in enumerate(stages) if layout.rank_of_stage(index) == rank]
+def _dealt(layers: Ints, ranks: Ints, chunk: Ints, chunks: int) -> Ints:
+    """Layers of ranks, [N, pp, ...], dealt out to their chunks, [N, pp * vpp, ...]."""
+    place = chunk.reshape(-1, *(1,) * (layers.ndim - 2))
+    dealt: Ints = layers[:, ranks] // chunks + (place < layers[:, ranks] % chunks)
+    return dealt
 
 
 def _places(stage: Stage) -> list[tuple[int, LayerChoice]]:

@@ -4,6 +4,16 @@
     end_i     = pipeline - sum_{j<i} (b_j + hop)     stage i drains before the stages above it
     step      = max_i (end_i + reduce_i) + max_i optimizer_i + runtime.step_seconds
 
+With gpipe or 1f1b and one chunk per rank, `pipeline` is exact and `step` is never below the replay,
+which it equals unless the slowest reduction follows a stage that drains early. A lower bound:
+
+    gpipe, 1f1b, one chunk    pipeline + reduce_0 + max_i optimizer_i + step_seconds
+    any other order           max( max_i m t_i + reduce_i,  sum_i f_i + b_i - w_i ) + ...
+
+t_i all that rank i does with a microbatch, w_i its gradients of weights; the first says that ranks
+work, the second that one microbatch passes all stages (reduce_i only with one chunk: the
+reduction of a chunk may end long before its rank does).
+
 The maximum over stages stands before the optimiser because the gradient norm joins all ranks.
 
 Where ranks share cores (SharedCores), a stage occupies dp*tp*cp cores and the closed form becomes
@@ -22,17 +32,18 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.collectives import Floats
 from planner.cost.memory import StageMemory, stage_memory
-from planner.cost.pipeline import interleaved_seconds
+from planner.cost.pipeline import order_seconds
 from planner.cost.stages import BlockTables, StageTimes, stage_times
+
+EXACT = ("gpipe", "1f1b")
+"""Schedules whose closed form is exact with one chunk per rank."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
     """step_seconds, bound_seconds: [N]; peak_bytes: [N], of the fullest stage.
 
-    bound_seconds never exceeds the replay where cores are not shared: the closed form of the
-    pipeline, the reduction of the stage that ends it, and the longest update. It is 0 where
-    cores are shared.
+    bound_seconds never exceeds the replay where cores are not shared; it is 0 where they are.
     """
 
     step_seconds: Floats
@@ -46,10 +57,11 @@ def estimate(blocks: Blocks, candidates: Candidates) -> Estimates:
     """Step time and peak memory of every candidate."""
     tables = BlockTables(blocks, candidates)
     times, memory = stage_times(tables), stage_memory(tables)
-    pipeline = interleaved_seconds(
+    pipeline = order_seconds(
         candidates.schedule,
         times.forward,
         times.backward,
+        times.backward_weight,
         candidates.microbatches,
         times.hop,
         candidates.vpp,
@@ -60,9 +72,22 @@ def estimate(blocks: Blocks, candidates: Candidates) -> Estimates:
     step = (end + times.reduce).max(axis=1) + times.optimizer.max(axis=1)
     fixed = blocks.runtime.step_seconds
     step = _on_shared_cores(blocks, candidates, times, step) + fixed
-    bound = pipeline + times.reduce[:, 0] + times.optimizer.max(axis=1) + fixed
+    least = _least_pipeline(candidates, times, pipeline)
+    bound = least + times.optimizer.max(axis=1) + fixed
     bound = bound if blocks.cluster.shared_cores is None else np.zeros_like(bound)
     return Estimates(step, bound, memory.total.max(axis=1), times, memory)
+
+
+def _least_pipeline(candidates: Candidates, times: StageTimes, pipeline: Floats) -> Floats:
+    """No replay starts its updates earlier, [N]."""
+    apart = candidates.vpp == 1
+    if apart and candidates.schedule in EXACT:
+        return pipeline + times.reduce[:, 0]
+    each = times.forward + times.backward
+    work = candidates.microbatches[:, None] * each + (times.reduce if apart else 0.0)
+    once: Floats = (each - times.backward_weight).sum(axis=1)
+    result: Floats = np.maximum(work.max(axis=1), once)
+    return result
 
 
 def _on_shared_cores(

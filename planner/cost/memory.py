@@ -27,12 +27,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.candidates import Ints
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.pipeline import ends_in_flight, in_flight
 from planner.cost.stages import BlockTables, gradient_bytes, stage_parameters
 from planner.graph.elements import FP32_BYTES
 from planner.graph.operator import Block
+from planner.schedule import alive
+from planner.schedule.orders import ONE_CHUNK, orders
 from planner.spec.runtime import Recompute
 
 KEPT: dict[Recompute, str | None] = {"selective": "selective_bytes", "full": "checkpoint_bytes"}
@@ -46,7 +49,10 @@ Columns = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class StageMemory:
-    """Bytes per rank by stage, each [N, pp]; per_microbatch: what one forward adds."""
+    """Bytes per rank by stage, each [N, pp]; per_microbatch: what one forward adds.
+
+    instant: the part of activations, logits and buffers that only a running backward needs.
+    """
 
     weights: Floats
     gradients: Floats
@@ -56,6 +62,7 @@ class StageMemory:
     buffers: Floats
     runtime: Floats
     per_microbatch: Floats
+    instant: Floats
 
     PURPOSES: ClassVar[tuple[str, ...]] = (
         "weights",
@@ -95,11 +102,26 @@ def stage_memory(tables: BlockTables) -> StageMemory:
     held, ends = in_flight(*shape)[:, ranks], _ends(tables)
     layers, again = _per_microbatch(tables)
     logits, buffers = _logits(tables), _buffers(tables, own, held)
-    activations = held * layers + ends_in_flight(*shape)[:, ranks] * ends + again
-    each = layers + ends
+    kept = held * layers + ends_in_flight(*shape)[:, ranks] * ends
+    if candidates.chunks is not None:
+        kept = _of_chunks(blocks, candidates.chunks)
+    activations, each, instant = kept + again, layers + ends, again + logits + buffers
     tensors = weights + gradients + optimizer + activations + logits + buffers
     slack = blocks.runtime.allocator_slack * tensors + blocks.runtime.context_bytes
-    return StageMemory(weights, gradients, optimizer, activations, logits, buffers, slack, each)
+    parts = weights, gradients, optimizer, activations, logits, buffers, slack
+    return StageMemory(*parts, per_microbatch=each, instant=instant)
+
+
+def kept_bytes(tables: BlockTables) -> Floats:
+    """What one microbatch keeps in each column from its forward to its backward, [N, S]."""
+    return _per_microbatch(tables)[0] + _ends(tables)
+
+
+def _of_chunks(blocks: Blocks, chunks: Candidates) -> Floats:
+    """What the chunks of a plan keep when a rank keeps most, [1, pp]: they may be uneven."""
+    name = ONE_CHUNK.get(chunks.schedule, chunks.schedule)
+    made = orders(name, chunks.pp, int(chunks.microbatches[0]), chunks.vpp)
+    return alive.most(made, kept_bytes(BlockTables(blocks, chunks))[0])[None]
 
 
 def _per_microbatch(tables: BlockTables) -> tuple[Floats, Floats]:

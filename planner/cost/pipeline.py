@@ -18,13 +18,31 @@ with head_i = sum_{j<i} t_j + 2c; for m <= w_i the warm-up and the drain overlap
                                D + (m - w_e)^+ t_e + (min(w_e,m)-1)(fm_e + bm_e) },
     f_i* = fm_i, b_i* = bm_i.
 
-With c = 0 it equals the event replay (a property test); with c > 0 it counts each hop once per
-turn and stays slightly low, so the plans that matter are replayed. Equal stages give
-(m + p - 1)(f + b), the textbook bubble (p-1)/(m+p-1).
+With c = 0 it equals the replay (a property test). A message that passes beside compute makes a
+latency c > 0: then it counts each hop once per turn and stays slightly low, so the plans that
+matter are replayed. A receive that holds its rank makes the actions that wait for it longer,
+
+    f_i + c [i > 0],   b_i + c [i < p-1],   and no latency,
+
+so the forms stay exact.
+
+Split backwards (zb-h1, interleaved-zb, zbv, dualpipev), w_i of b_i the gradients of weights: these
+fill a part of the bubble. For equal stages, free transfers and m >= 2p, exactly (tests),
+
+    T = m t + (p-1) (f + b - 2w) / v
+
+and for other stages an estimate with the mean of the bubble and the slowest t. Equal stages give
+(m + p - 1)(f + b) without a split and chunks, the textbook bubble (p-1)/(m+p-1).
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from planner.schedule import alive
+from planner.schedule.orders import SPLIT, Orders, orders
+from planner.spec.documents import InputError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,11 +53,53 @@ def pipeline_seconds(
 ) -> Floats:
     """Seconds from the first forward to the last backward, shape [N].
 
-    forward, backward: [N, p] seconds per microbatch; microbatches: [N]; hop: [N] seconds.
+    forward, backward: [N, p] seconds per microbatch; microbatches: [N]; hop: [N] seconds of a
+    message, beside compute.
+    Raises InputError for a schedule without a closed form.
     """
     if schedule == "gpipe":
         return _gpipe(forward, backward, microbatches, hop)
+    if schedule != "1f1b":
+        raise InputError(f"schedule {schedule!r} is not costed yet; plan with gpipe or 1f1b")
     return _one_f_one_b(forward, backward, microbatches, hop)
+
+
+def holding_seconds(
+    schedule: str, forward: Floats, backward: Floats, microbatches: Ints, hop: Floats
+) -> Floats:
+    """The same where a receive holds its rank; exact."""
+    forward, backward = forward.copy(), backward.copy()
+    forward[:, 1:] += hop[:, None]
+    backward[:, :-1] += hop[:, None]
+    return pipeline_seconds(schedule, forward, backward, microbatches, np.zeros_like(hop))
+
+
+def order_seconds(
+    schedule: str,
+    forward: Floats,
+    backward: Floats,
+    weight: Floats,
+    microbatches: Ints,
+    hop: Floats,
+    chunks: int,
+    hides_hops: bool,
+) -> Floats:
+    """Seconds from the first forward to the last backward of any schedule, shape [N].
+
+    weight: the gradients of weights, a part of backward, [N, p]; of interleaved_seconds the rest.
+    """
+    if schedule not in SPLIT:
+        name = {"interleaved": "1f1b", "looped-bfs": "gpipe"}.get(schedule, schedule)
+        shape = microbatches, hop, chunks, hides_hops
+        return interleaved_seconds(name, forward, backward, *shape)
+    held = 0.0 if hides_hops and chunks > 1 else chunks * hop[:, None]
+    forward, backward = forward.copy(), backward.copy()
+    forward[:, 1:] += held
+    backward[:, :-1] += held
+    total, p = forward + backward, forward.shape[1]
+    bubble = np.maximum((total - 2 * weight).mean(axis=1), 0.0) * (p - 1) / chunks
+    result: Floats = microbatches * total.max(axis=1) + bubble
+    return result
 
 
 def interleaved_seconds(
@@ -53,14 +113,16 @@ def interleaved_seconds(
 ) -> Floats:
     """The same for stages cut in `chunks` (vpp): the bubble shrinks, the transfers multiply.
 
+    One chunk: exact, see holding_seconds; there is nothing for hops to hide behind.
+
     T = m * max t + (T_1 - m * max t) / v + H + 2m(v-1)c, with T_1 without chunks and transfers and
     H what transfers add to it. Exact for equal stages, free transfers and m a multiple of p
     (Narayanan et al. 2021). A receive holds its rank for a hop, and a rank receives 2m(v-1)
     messages more; with hides_hops these pass beside the compute of other chunks.
     """
-    plain = pipeline_seconds(schedule, forward, backward, microbatches, hop)
     if chunks == 1:
-        return plain
+        return holding_seconds(schedule, forward, backward, microbatches, hop)
+    plain = pipeline_seconds(schedule, forward, backward, microbatches, hop)
     free = pipeline_seconds(schedule, forward, backward, microbatches, np.zeros_like(hop))
     busy = microbatches * (forward + backward).max(axis=1)
     shown = forward.shape[1] > 1 and not hides_hops
@@ -119,14 +181,17 @@ def _overlapping(
 
 
 def in_flight(schedule: str, stages: int, microbatches: Ints, chunks: int = 1) -> Floats:
-    """Microbatches held by each stage at its fullest, shape [N, stages].
+    """Microbatches held by each rank of a pipeline at its fullest, shape [N, stages].
 
-    With v chunks rank i has run 2(p-1-i) + (v-1)p + 1 forwards of 1/v stage when its first
-    backward starts (Narayanan et al. 2021): (p-1)/(pv) more than without chunks on rank 0.
+    1f1b with v chunks is the interleaved one: rank i has run 2(p-1-i) + (v-1)p + 1 forwards of
+    1/v stage when its first backward starts (Narayanan et al. 2021): (p-1)/(pv) more than without
+    chunks on rank 0. The other schedules are counted, action by action.
     """
     m = microbatches[:, None]
     if schedule == "gpipe":
         return np.repeat(m, stages, axis=1).astype(np.float64)
+    if schedule != "1f1b":
+        return _counted(alive.in_flight, schedule, stages, microbatches, chunks) / chunks
     below = stages - 1 - np.arange(stages)[None, :]
     if chunks == 1:
         return np.minimum(below + 1, m).astype(np.float64)
@@ -135,13 +200,29 @@ def in_flight(schedule: str, stages: int, microbatches: Ints, chunks: int = 1) -
 
 
 def ends_in_flight(schedule: str, stages: int, microbatches: Ints, chunks: int = 1) -> Floats:
-    """Microbatches whose embedding (first stage) and head (last stage) are held, [N, stages].
+    """Microbatches whose embedding (first column) and head (last column) are held, [N, stages].
 
     With chunks the first of them runs up to 2p microbatches ahead of its backward; the
-    backward of the last one follows its forward at once.
+    backward of the last one follows its forward at once. In a V placement the head lies on the
+    first rank; the last column counts it all the same.
     """
-    if schedule == "gpipe" or chunks == 1:
+    if schedule == "gpipe" or (schedule == "1f1b" and chunks == 1):
         return in_flight(schedule, stages, microbatches)
     ahead = np.ones((len(microbatches), stages))
-    ahead[:, 0] = np.minimum(2 * stages, microbatches)
+    if schedule == "1f1b":
+        ahead[:, 0] = np.minimum(2 * stages, microbatches)
+        return ahead
+    held = _counted(alive.stages_in_flight, schedule, stages, microbatches, chunks)
+    ahead[:, -1] = held[:, -1]
+    ahead[:, 0] = held[:, 0] if stages > 1 else held.max(axis=1)
     return ahead
+
+
+def _counted(
+    count: Callable[[Orders], Ints], schedule: str, stages: int, microbatches: Ints, chunks: int
+) -> Floats:
+    """Count once per number of microbatches. Raises ScheduleError where there is no schedule."""
+    values, rows = np.unique(microbatches, return_inverse=True)
+    found = [count(orders(schedule, stages, int(m), chunks)) for m in values]
+    result: Floats = np.array(found, dtype=np.float64)[rows]
+    return result

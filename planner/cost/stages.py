@@ -55,19 +55,27 @@ AGAIN_TP: dict[Recompute, str | None] = {"full": "again_tp"}
 class StageTimes:
     """Seconds, shape [N, pp] unless said.
 
-    forward, backward: per microbatch, with the collectives of *_tp inside. hop: [N], one
-    transfer between stages. reduce: exposed gradient reduction. optimizer: the update.
-    parameters: on one rank of the stage.
+    forward, backward: per microbatch, with the collectives of *_tp inside. backward_weight: the
+    gradients of weights, a part of backward; recomputation and collectives are in the other. hop:
+    [N], one transfer between stages. reduce: exposed gradient reduction, of reduction, the whole
+    of it. optimizer: the update. parameters: on one rank of the stage.
     """
 
     forward: Floats
     backward: Floats
+    backward_weight: Floats
     forward_tp: Floats
     backward_tp: Floats
     hop: Floats
     reduce: Floats
+    reduction: Floats
     optimizer: Floats
     parameters: Floats
+
+    @property
+    def backward_input(self) -> Floats:
+        """The backward without the gradients of the weights."""
+        return self.backward - self.backward_weight
 
 
 def gradient_bytes(blocks: Blocks) -> int:
@@ -99,6 +107,9 @@ class BlockTables:
         ranks = candidates.ranks_of_columns
         self.first = ranks == 0
         self.last = ranks == (0 if _ends_at_first(candidates) else candidates.pp - 1)
+        if candidates.chunk is not None:
+            self.first = self.first & (candidates.chunk == 0)
+            self.last = self.last & (candidates.chunk == candidates.vpp - 1)
         self.column = cache(self._column)
 
     def _layers(self) -> Ints:
@@ -228,22 +239,25 @@ def stage_times(tables: BlockTables) -> StageTimes:
     backward_tp = tables.over_stages("backward_tp") + tables.over_recomputed(AGAIN_TP)
     forward = tables.over_stages("forward") + forward_tp
     backward = tables.over_stages("backward") + tables.over_recomputed(AGAIN) + backward_tp
-    backward += blocks.runtime.microbatch_seconds
+    chunks = 1 if candidates.chunk is None else candidates.vpp
+    backward += blocks.runtime.microbatch_seconds / chunks
     forward, backward = _floored(blocks, candidates, forward, backward)
     held = stage_parameters(tables)
     gathers, scatters = _sharded(blocks, candidates, held, forward, backward)
     forward, backward = forward + gathers, backward + scatters
-    reduction = _reduction(blocks, candidates, held, tables)
+    reduction = shown = _reduction(blocks, candidates, held, tables)
     if blocks.runtime.overlaps_dp:
         buckets, slowdown = np.maximum(candidates.counts, 1), blocks.runtime.overlap_slowdown
-        reduction = _beside(reduction, backward, buckets, slowdown)
+        shown = _beside(reduction, backward, buckets, slowdown)
     return StageTimes(
         forward=forward,
         backward=backward,
+        backward_weight=tables.over_stages("backward_weight"),
         forward_tp=forward_tp,
         backward_tp=backward_tp,
         hop=_hop(blocks, candidates),
-        reduce=reduction,
+        reduce=shown,
+        reduction=reduction,
         optimizer=_optimizer(blocks, candidates, held),
         parameters=held.all,
     )

@@ -1,7 +1,7 @@
 """Action: one thing a rank does with one stage and one microbatch, printed as `2F0`.
 
 The notation is that of torch.distributed.pipelining: stage, kind, microbatch. Actions that
-concern a whole stage (`2REDUCE_GRAD`, `2OPTIMIZER`) have no microbatch.
+concern a whole stage (`2UNSHARD`, `2REDUCE_GRAD`, `2OPTIMIZER`) have no microbatch.
 `Action.parse(str(action)) == action`.
 """
 
@@ -22,14 +22,20 @@ class Kind(enum.StrEnum):
     RECEIVE_FORWARD = "RECV_F"
     SEND_BACKWARD = "SEND_B"
     RECEIVE_BACKWARD = "RECV_B"
+    UNSHARD = "UNSHARD"
+    RESHARD = "RESHARD"
     REDUCE_GRADIENT = "REDUCE_GRAD"
     OPTIMIZER = "OPTIMIZER"
 
 
-COMPUTE = frozenset({Kind.FORWARD, Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT})
+COMPUTE_KINDS = (Kind.FORWARD, Kind.BACKWARD, Kind.INPUT_GRADIENT, Kind.WEIGHT_GRADIENT)
+FORWARD, BACKWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = range(4)
+"""Indices into COMPUTE_KINDS, as the arrays of planner.schedule.orders hold them."""
+
+COMPUTE = frozenset(COMPUTE_KINDS)
 SENDS = frozenset({Kind.SEND_FORWARD, Kind.SEND_BACKWARD})
 RECEIVES = frozenset({Kind.RECEIVE_FORWARD, Kind.RECEIVE_BACKWARD})
-WHOLE_STAGE = frozenset({Kind.REDUCE_GRADIENT, Kind.OPTIMIZER})
+WHOLE_STAGE = frozenset({Kind.UNSHARD, Kind.RESHARD, Kind.REDUCE_GRADIENT, Kind.OPTIMIZER})
 
 _PATTERN = re.compile(r"(\d+)(" + "|".join(sorted(Kind, key=len, reverse=True)) + r")(\d*)$")
 
@@ -62,4 +68,4 @@ Order = tuple[Action, ...]
 """What one rank does, in order."""
 
 Grid = tuple[Order, ...]
-"""One order per pipeline rank; in the foundation, rank i holds stage i."""
+"""One order per pipeline rank. A rank holds the stages that its order names."""

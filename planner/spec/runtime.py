@@ -1,6 +1,6 @@
 """Runtime: the software that will execute a plan, described by its traits."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import pydantic
 
@@ -10,6 +10,7 @@ from planner.spec.provenance import Provenance
 Schedule = Literal[
     "gpipe", "1f1b", "interleaved", "looped-bfs", "zb-h1", "interleaved-zb", "zbv", "dualpipev"
 ]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 Recompute = Literal["none", "selective", "full"]
 Axis = Literal["tp", "cp", "ep", "dp", "pp"]
 ContextStyle = Literal["ring", "all_to_all", "all_gather"]

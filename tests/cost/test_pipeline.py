@@ -9,14 +9,18 @@ from hypothesis import strategies as st
 
 from planner.cost.pipeline import (
     ends_in_flight,
+    holding_seconds,
     in_flight,
     interleaved_seconds,
     pipeline_seconds,
 )
-from planner.schedule import lowering, patterns
+from planner.schedule import alive, lowering
 from planner.schedule.action import RECEIVES, WHOLE_STAGE, Action, Kind
 from planner.schedule.check import send_of
+from planner.schedule.orders import default_chunks, orders
 from planner.simulator.engine import Task, run
+from planner.spec.documents import InputError
+from planner.spec.runtime import SCHEDULES
 
 names = st.sampled_from(["gpipe", "1f1b"])
 durations = st.integers(1, 9).map(float)
@@ -47,6 +51,18 @@ def played(name: str, forward: list[float], backward: list[float], m: int, hop: 
 def closed(name: str, forward: list[float], backward: list[float], m: int, hop: float) -> float:
     arrays = np.array([forward]), np.array([backward])
     return float(pipeline_seconds(name, *arrays, np.array([m]), np.array([hop]))[0])
+
+
+def holding(name: str, forward: list[float], backward: list[float], m: int, hop: float) -> float:
+    arrays = np.array([forward]), np.array([backward])
+    return float(holding_seconds(name, *arrays, np.array([m]), np.array([hop]))[0])
+
+
+@given(pipelines(), st.integers(0, 3))
+def test_equal_to_the_replay_where_receives_hold_their_rank(
+    case: tuple[str, list[float], list[float], int], hop: int
+) -> None:
+    assert holding(*case, float(hop)) == pytest.approx(played(*case, float(hop)), rel=1e-12)
 
 
 @given(pipelines())
@@ -163,7 +179,7 @@ def test_one_chunk_is_the_plain_form_and_more_shrink_the_bubble(
     def at(chunks: int, hop: float) -> float:
         return float(interleaved_seconds(name, *arrays, np.array([hop]), chunks)[0])
 
-    assert at(1, hop) == closed(*case, hop)
+    assert at(1, hop) == holding(*case, hop)
     assert at(v + 1, 0.0) <= at(v, 0.0) * (1 + 1e-12)
     assert at(v, hop) >= at(v, 0.0) >= m * (arrays[0] + arrays[1]).max() * (1 - 1e-12)
 
@@ -186,5 +202,22 @@ def test_held_microbatches_are_those_of_the_order(p: int, v: int, turns: int) ->
 def test_held_microbatches_without_chunks_are_those_of_the_pattern(
     name: str, p: int, m: int
 ) -> None:
-    expected = [patterns.in_flight(name, stage, p, m) for stage in range(p)]
+    expected = alive.in_flight(orders(name, p, m)).tolist()
     assert in_flight(name, p, np.array([m]))[0].tolist() == expected
+    assert ends_in_flight(name, p, np.array([m]))[0].tolist() == expected
+
+
+@given(st.sampled_from(SCHEDULES), ranks, st.integers(1, 3))
+def test_held_microbatches_of_every_schedule_are_counted(name: str, p: int, rounds: int) -> None:
+    m, v = 2 * p * rounds, default_chunks(name)
+    made, counts = orders(name, p, m, v), np.array([m, m])
+    expected = (alive.in_flight(made) / v).tolist()
+    assert in_flight(name, p, counts, v).tolist() == [expected, expected]
+    ends, stages = ends_in_flight(name, p, counts, v)[0], alive.stages_in_flight(made)
+    assert ends[0] >= stages[0]
+    assert ends[-1] >= stages[-1]
+
+
+def test_a_schedule_without_a_closed_form_is_refused() -> None:
+    with pytest.raises(InputError, match="'zbv' is not costed yet"):
+        closed("zbv", [1.0], [1.0], 2, 0.0)

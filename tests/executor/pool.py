@@ -44,7 +44,9 @@ def started() -> Iterator[Pool]:
     """A pool; its processes end with the block."""
     os.environ.update(rank_environment())
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["executor.runner", "hypothesis", "pytest"])
+    context.set_forkserver_preload(
+        ["executor.runner", "hypothesis", "pytest", "torch.distributed.pipelining"]
+    )
     with tempfile.TemporaryDirectory() as folder:
         pipes = [context.Pipe() for _ in range(RANKS)]
         processes = [

@@ -1,0 +1,46 @@
+"""Alive: how many chunk-microbatches hold their activations, counted from the orders.
+
+A forward adds one on its stage. A whole backward frees it; where the backward is split, the weight
+gradient does, which needs the inputs of the matrix products. What the input gradient alone could
+free earlier (attention, norms) is left out, so the count is an upper bound in bytes.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.schedule.orders import Orders
+
+Ints = NDArray[np.int64]
+
+ADDED = np.array([1, -1, 0, -1], dtype=np.int64)
+"""What an action of each compute kind adds to the chunk-microbatches held."""
+
+
+def held(made: Orders) -> Ints:
+    """Chunk-microbatches whose activations the rank holds after each action, [n]."""
+    # every rank ends with none, so one running sum serves all ranks
+    result: Ints = np.cumsum(ADDED[made.kind])
+    return result
+
+
+def in_flight(made: Orders) -> Ints:
+    """The most chunk-microbatches alive on each rank, [ranks]."""
+    result: Ints = np.maximum.reduceat(held(made), made.starts[:-1])
+    return result
+
+
+def stages_in_flight(made: Orders) -> Ints:
+    """The most microbatches alive in each stage, [ranks*chunks]."""
+    by_stage = np.argsort(made.stage, kind="stable")
+    running = np.cumsum(ADDED[made.kind[by_stage]])
+    starts = np.searchsorted(made.stage[by_stage], np.arange(made.stages))
+    result: Ints = np.maximum.reduceat(running, starts)
+    return result
+
+
+def most(made: Orders, each: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The most that a rank holds, [ranks], where a microbatch holds each[s] in stage s."""
+    running = np.cumsum(ADDED[made.kind] * each[made.stage])
+    ends = np.append(0.0, running)[made.starts[:-1]]
+    result: NDArray[np.float64] = np.maximum.reduceat(running, made.starts[:-1]) - ends
+    return result

@@ -1,0 +1,81 @@
+"""Held: the bytes that each pipeline rank holds over a step, exactly as its schedule runs.
+
+    held = weights + gradients + optimiser        always
+         + sum over its stages of microbatches alive * what one of them keeps
+         + an instant's buffers                   while a backward runs
+
+A forward adds what its stage keeps; a whole backward frees it, and where the backward is split the
+weight gradient does, because it needs the inputs of the matrix products. An instant's buffers
+(logits' gradients, the layer made again, gathered layers, messages) are the bound's own
+(planner.cost.memory), so the peak never exceeds it. Left out: what an input gradient could free
+early, and the allocator.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates
+from planner.cost.estimate import Estimates
+from planner.cost.memory import kept_bytes
+from planner.cost.stages import BlockTables
+from planner.schedule.action import BACKWARD, FORWARD, WEIGHT_GRADIENT
+from planner.simulator.replay import Replay
+from planner.simulator.stage_seconds import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class StageBytes:
+    """always, instant: [ranks]; each: [S], what a microbatch keeps in a stage."""
+
+    always: Floats
+    instant: Floats
+    each: Floats
+
+    @classmethod
+    def of(
+        cls, blocks: Blocks, candidates: Candidates, estimates: Estimates, row: int
+    ) -> "StageBytes":
+        """Of one row of a table of candidates."""
+        memory = estimates.memory
+        one = candidates.take(np.array([row])).by_chunk()
+        always = memory.weights[row] + memory.gradients[row] + memory.optimizer[row]
+        each = kept_bytes(BlockTables(blocks, one))[0]
+        return cls(always, memory.instant[row], each)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Bytes held by one rank from each moment on; seconds ascending."""
+
+    at_seconds: Floats
+    held_bytes: Floats
+
+    @property
+    def peak_bytes(self) -> float:
+        """The most that is held."""
+        return float(self.held_bytes.max())
+
+    @property
+    def peak_at_seconds(self) -> float:
+        """When it is held first."""
+        return float(self.at_seconds[np.argmax(self.held_bytes)])
+
+
+def curves(played: Replay, sizes: StageBytes) -> list[Curve]:
+    """One curve per pipeline rank."""
+    return [_curve(played, sizes, rank) for rank in range(played.script.orders.ranks)]
+
+
+def _curve(played: Replay, sizes: StageBytes, rank: int) -> Curve:
+    made = played.script.orders
+    own = slice(made.starts[rank], made.starts[rank + 1])
+    kind, each = made.kind[own], sizes.each[made.stage[own]]
+    frees = np.isin(kind, (BACKWARD, WEIGHT_GRADIENT))
+    alive = np.cumsum(np.where(kind == FORWARD, each, np.where(frees, -each, 0.0)))
+    before = np.append(0.0, alive[:-1])
+    running = np.where(kind == FORWARD, 0.0, sizes.instant[rank])
+    times = np.stack([played.starts[own], played.ends[own]], axis=1).reshape(-1)
+    held = np.stack([before + running, alive], axis=1).reshape(-1)
+    return Curve(np.append(0.0, times), sizes.always[rank] + np.append(0.0, held))
