@@ -1,8 +1,9 @@
 """The closed-form estimate of a step, for thousands of candidates at once.
 
     pipeline  = closed form of the schedule over the stages' forward and backward
+    wait      = what the slowest replica takes longer (planner.cost.straggler)
     end_i     = pipeline - sum_{j<i} (b_j + hop)     stage i drains before the stages above it
-    step      = max_i (end_i + reduce_i) + max_i optimizer_i + runtime.step_seconds
+    step      = max_i (end_i + reduce_i) + wait + max_i optimizer_i + runtime.step_seconds
 
 The maximum over stages stands before the optimiser because the gradient norm joins all ranks.
 
@@ -24,11 +25,12 @@ from planner.cost.collectives import Floats
 from planner.cost.memory import StageMemory, stage_memory
 from planner.cost.pipeline import interleaved_seconds
 from planner.cost.stages import BlockTables, StageTimes, stage_times
+from planner.cost.straggler import waits
 
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """step_seconds, bound_seconds: [N]; peak_bytes: [N], of the fullest stage.
+    """step_seconds, wait_seconds, bound_seconds: [N]; peak_bytes: [N], of the fullest stage.
 
     bound_seconds never exceeds the replay where cores are not shared: the closed form of the
     pipeline, the reduction of the stage that ends it, and the longest update. It is 0 where
@@ -36,6 +38,7 @@ class Estimates:
     """
 
     step_seconds: Floats
+    wait_seconds: Floats
     bound_seconds: Floats
     peak_bytes: Floats
     times: StageTimes
@@ -58,11 +61,17 @@ def estimate(blocks: Blocks, candidates: Candidates) -> Estimates:
     drain = np.cumsum(times.backward + times.hop[:, None], axis=1)
     end = pipeline[:, None] - np.concatenate([np.zeros((len(drain), 1)), drain[:, :-1]], axis=1)
     step = (end + times.reduce).max(axis=1) + times.optimizer.max(axis=1)
-    fixed = blocks.runtime.step_seconds
+    wait = pipeline * waits(
+        blocks.runtime.straggler_spread,
+        candidates.dp,
+        candidates.dp * candidates.tp * candidates.cp * candidates.pp,
+        blocks.cluster.devices_per_node,
+    )
+    fixed = wait + blocks.runtime.step_seconds
     step = _on_shared_cores(blocks, candidates, times, step) + fixed
     bound = pipeline + times.reduce[:, 0] + times.optimizer.max(axis=1) + fixed
     bound = bound if blocks.cluster.shared_cores is None else np.zeros_like(bound)
-    return Estimates(step, bound, memory.total.max(axis=1), times, memory)
+    return Estimates(step, wait, bound, memory.total.max(axis=1), times, memory)
 
 
 def _on_shared_cores(

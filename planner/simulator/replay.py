@@ -8,7 +8,8 @@ One stream per stage. Forward and backward take the stage's seconds, collectives
 included. A send is issued at once; a receive holds its rank from the moment it is reached,
 begins when the send is issued and takes one hop (a rendezvous, as gloo and unbuffered NCCL
 do). The optimiser of every stage waits for all reductions, because the gradient norm joins all
-ranks. What it leaves out: stragglers, and the skew between peers.
+ranks. The step ends later by what the slowest replica takes longer (planner.cost.straggler). What
+it leaves out: the skew between peers of one replica.
 
 Memory of a stage at a moment = what it always holds + microbatches in flight * what each keeps;
 the bound of planner.cost.memory adds what a single operator needs for an instant.
@@ -64,7 +65,8 @@ def replay(blocks: Blocks, candidates: Candidates, estimates: Estimates, row: in
     cut = iter(times)
     spans = tuple(tuple(next(cut) for _ in order) for order in played.grid)
     last = max(times[number][1] for number in played.optimizers)
-    return Replay(played.grid, spans, last + blocks.runtime.step_seconds)
+    later = float(estimates.wait_seconds[row]) + blocks.runtime.step_seconds
+    return Replay(played.grid, spans, last + later)
 
 
 def _seconds(played: Script, estimates: Estimates, row: int) -> list[float]:
