@@ -35,6 +35,7 @@ COLOURS = {
     "transfer": "#CC79A7",
     "gradients": "#009E73",
     "optimizer": "#D55E00",
+    "stragglers": "#CC79A7",
     "runtime": "#999999",
     "contention": "#F0E442",
     "pipeline": "#DDDDDD",

@@ -1,8 +1,9 @@
 """The closed-form estimate of a step, for thousands of candidates at once.
 
     pipeline  = closed form of the schedule over the stages' forward and backward
+    wait      = what the slowest replica takes longer (planner.cost.straggler)
     end_i     = pipeline - sum_{j<i} (b_j + hop)     stage i drains before the stages above it
-    step      = max_i (end_i + reduce_i) + max_i optimizer_i + runtime.step_seconds
+    step      = max_i (end_i + reduce_i) + wait + max_i optimizer_i + runtime.step_seconds
 
 With gpipe or 1f1b and one chunk per rank, `pipeline` is exact and `step` is never below the replay,
 which it equals unless the slowest reduction follows a stage that drains early. A lower bound:
@@ -34,6 +35,7 @@ from planner.cost.collectives import Floats
 from planner.cost.memory import StageMemory, stage_memory
 from planner.cost.pipeline import order_seconds
 from planner.cost.stages import BlockTables, StageTimes, stage_times
+from planner.cost.straggler import waits
 
 EXACT = ("gpipe", "1f1b")
 """Schedules whose closed form is exact with one chunk per rank."""
@@ -41,16 +43,28 @@ EXACT = ("gpipe", "1f1b")
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """step_seconds, bound_seconds: [N]; peak_bytes: [N], of the fullest stage.
+    """step_seconds, bound_seconds, wait_share: [N]; peak_bytes: [N], of the fullest stage.
+
+    wait_share: what the step waits for its slowest replica (planner.cost.straggler), in parts of
+    the time until all gradients are reduced. fixed_seconds: what the runtime adds to every step.
 
     bound_seconds never exceeds the replay where cores are not shared; it is 0 where they are.
     """
 
     step_seconds: Floats
+    wait_share: Floats
     bound_seconds: Floats
     peak_bytes: Floats
+    fixed_seconds: float
     times: StageTimes
     memory: StageMemory
+
+    @property
+    def waits(self) -> Floats:
+        """Seconds of the closed form that are spent waiting for the slowest replica, [N]."""
+        until = self.step_seconds - self.times.optimizer.max(axis=1) - self.fixed_seconds
+        result: Floats = until * self.wait_share / (1 + self.wait_share)
+        return result
 
 
 def estimate(blocks: Blocks, candidates: Candidates) -> Estimates:
@@ -69,13 +83,24 @@ def estimate(blocks: Blocks, candidates: Candidates) -> Estimates:
     )
     drain = np.cumsum(times.backward + times.hop[:, None], axis=1)
     end = pipeline[:, None] - np.concatenate([np.zeros((len(drain), 1)), drain[:, :-1]], axis=1)
-    step = (end + times.reduce).max(axis=1) + times.optimizer.max(axis=1)
+    wait = wait_share(blocks, candidates)
+    step = (end + times.reduce).max(axis=1) * (1 + wait) + times.optimizer.max(axis=1)
     fixed = blocks.runtime.step_seconds
     step = _on_shared_cores(blocks, candidates, times, step) + fixed
     least = _least_pipeline(candidates, times, pipeline)
-    bound = least + times.optimizer.max(axis=1) + fixed
+    bound = least * (1 + wait) + times.optimizer.max(axis=1) + fixed
     bound = bound if blocks.cluster.shared_cores is None else np.zeros_like(bound)
-    return Estimates(step, bound, memory.total.max(axis=1), times, memory)
+    return Estimates(step, wait, bound, memory.total.max(axis=1), fixed, times, memory)
+
+
+def wait_share(blocks: Blocks, candidates: Candidates) -> Floats:
+    """What steps wait for their slowest replica, in passes of one, [N]."""
+    return waits(
+        blocks.runtime.straggler_spread,
+        candidates.dp,
+        candidates.replicas * candidates.tp * candidates.pp,
+        blocks.cluster.devices_per_node,
+    )
 
 
 def _least_pipeline(candidates: Candidates, times: StageTimes, pipeline: Floats) -> Floats:

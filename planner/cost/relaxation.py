@@ -104,7 +104,9 @@ def pipeline_bound(
     busy: Floats = m * np.maximum(theta / p, tau)
     if schedule == "zb-h1":
         return np.maximum(busy, theta)
-    return busy + (p - 1) / 2 * one if schedule in ("interleaved", "looped-bfs") else busy
+    if schedule in ("interleaved", "looped-bfs"):
+        busy = busy + (p - 1) / 2 * one
+    return busy
 
 
 def _one_stage(blocks: Blocks, choices: Candidates) -> Floats:

@@ -66,7 +66,9 @@ def _row(plan: Plan) -> dict[str, Any]:
         "tokens/s/device": f"{promised.tokens_per_second_per_device:,.0f}",
         "MFU": "" if promised.mfu is None else f"{promised.mfu:.1%}",
         "peak memory": format_bytes(promised.peak_bytes),
+        "safe side": _bytes(promised.safe_peak_bytes),
         "of": format_bytes(promised.capacity_bytes),
+        "runs out": _chance(promised.run_out_probability),
         "fits": "NO" if not promised.fits else "at risk" if promised.at_risk else "yes",
     }
 
@@ -75,6 +77,14 @@ def _band(promised: Prediction) -> str:
     if promised.low_seconds is None or promised.high_seconds is None:
         return ""
     return f"{format_seconds(promised.low_seconds)}-{format_seconds(promised.high_seconds)}"
+
+
+def _bytes(size: float | None) -> str:
+    return "" if size is None else format_bytes(size)
+
+
+def _chance(probability: float | None) -> str:
+    return "" if probability is None else f"{probability:.0%}"
 
 
 def prediction_rows(plan: Plan) -> list[dict[str, Any]]:

@@ -11,13 +11,14 @@ the same file; review the diff.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from planner.search import fitting
 from planner.search.case_tables import CaseTables, problem
 from planner.search.fitting import Fit, Values
-from planner.search.holdout import Held, band, coverage, held_out
+from planner.search.holdout import Held, band, coverage, held_out, spread
 from planner.spec import catalog, documents
 from planner.spec.calibration import Calibration, Constant, ConstantName
 from planner.spec.run import read_runs
@@ -150,7 +151,7 @@ def _memory(recipe: Recipe, cases: Sequence[Case]) -> tuple[Fit, Held | None]:
 
 def _quality(
     what: str, recipe: Recipe, cases: Sequence[Case], predicted: fitting.Floats
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Band, error and coverage of held-out predictions, under the document's keys."""
     measured = [case.step_seconds if what == "time" else case.peak_bytes for case in cases]
     ratios = np.array(measured, dtype=np.float64) / predicted
@@ -163,7 +164,10 @@ def _quality(
         f"{prefix}median_error": float(np.median(np.abs(1 / ratios - 1))),
         f"{prefix}coverage": coverage(ratios, groups),
     }
-    return {key: _round(value) for key, value in found.items()}
+    rounded: dict[str, Any] = {key: _round(value) for key, value in found.items()}
+    if what == "memory":
+        rounded["memory_quantiles"] = tuple(_round(each) for each in spread(ratios).quantiles)
+    return rounded
 
 
 def _rounded(constants: Mapping[ConstantName, Constant]) -> dict[ConstantName, Constant]:

@@ -8,6 +8,10 @@ places lie outside the sample, and the band is
 
     exp( mean(log r) -/+ t * s * sqrt(1 + 1/n) )      t: Student's quantile of n - 1 degrees
 
+The spread of peak memory has more quantiles (planner.spec.spread), as order statistics too; those
+whose place lies outside the sample are a log-normal's of the same mean and spread, if further out
+than the last ratio.
+
 coverage is honest only if a group's own ratios do not set its band: every group is judged by the
 quantiles of the others.
 """
@@ -21,6 +25,7 @@ from scipy import stats
 
 from planner.search.case_tables import CaseTables
 from planner.search.fitting import Fit
+from planner.spec.spread import LEVELS, NORMAL, Spread
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, float]
@@ -69,6 +74,18 @@ def band(ratios: Floats) -> tuple[float, float]:
     logs = np.log(ratios)
     reach = stats.t.ppf(1 - TAIL, len(logs) - 1) * logs.std(ddof=1) * np.sqrt(1 + 1 / len(logs))
     return float(np.exp(logs.mean() - reach)), float(np.exp(logs.mean() + reach))
+
+
+def spread(ratios: Floats) -> Spread:
+    """The quantiles of a further ratio of measured over predicted. Two ratios at least."""
+    logs, n = np.sort(np.log(ratios)), len(ratios)
+    places = np.array([NORMAL.inv_cdf(level) for level in LEVELS])
+    normal = logs.mean() + places * logs.std(ddof=1) * np.sqrt(1 + 1 / n)
+    order = np.log(np.quantile(ratios, LEVELS, method="weibull"))
+    below, above = np.array(LEVELS) * (n + 1) < 1, np.array(LEVELS) * (n + 1) > n
+    order = np.where(below, np.minimum(order, normal), order)
+    order = np.where(above, np.maximum(order, normal), order)
+    return Spread(tuple(np.exp(np.maximum.accumulate(order)).tolist()))
 
 
 def coverage(ratios: Floats, groups: Sequence[Hashable]) -> float:

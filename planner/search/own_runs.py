@@ -8,13 +8,14 @@ out one by one for the error that a further run of this cluster will have, and f
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from planner.search import fitting
 from planner.search.case_tables import CaseTables
 from planner.search.fitting import MEMORY, PRIORS, TIME, Fit, Floats, Priors, Values
-from planner.search.holdout import band, coverage, held_out
+from planner.search.holdout import band, coverage, held_out, spread
 from planner.spec.calibration import (
     OF_ACCELERATOR,
     OF_RUNTIME,
@@ -29,6 +30,8 @@ from planner.spec.runtime import Runtime
 
 NARROW = 0.6
 """Assumed: of a general prior's spread, what is left once the kind of cluster is known."""
+
+OF_MEMORY = ("memory_low", "memory_high", "memory_quantiles")
 
 FEWEST = 3
 """Runs below which nothing can be left out."""
@@ -150,13 +153,11 @@ def _memory_band(
     tables: CaseTables,
     constants: dict[ConstantName, Constant],
     start: Calibration | None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     if len(cases) < FEWEST:
-        return (
-            {} if start is None else {k: getattr(start, k) for k in ("memory_low", "memory_high")}
-        )
+        return {} if start is None else {name: getattr(start, name) for name in OF_MEMORY}
     values = {str(name): constant.value for name, constant in constants.items()}
     peaks = CaseTables(cases, tables.graphs).predict(values)[1]
     measured = np.array([case.peak_bytes for case in cases], dtype=np.float64)
     low, high = band(measured / peaks)
-    return {"memory_low": low, "memory_high": high}
+    return dict(zip(OF_MEMORY, (low, high, spread(measured / peaks).quantiles), strict=True))

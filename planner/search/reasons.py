@@ -17,6 +17,9 @@ from planner.spec.layout import title
 from planner.spec.plan import AT_RISK, Plan, Prediction
 from planner.spec.units import format_bytes, format_seconds
 
+WORTH_SAYING = 0.01
+"""Chances to run out of memory that are smaller go without a word."""
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
@@ -68,6 +71,14 @@ def _caveats(plan: Plan) -> list[str]:
         found.append(
             f"It may run out of memory: its peak is above {AT_RISK:.0%} of the device's, where "
             f"runs slow down or fail."
+        )
+    if (
+        promised.safe_peak_bytes is not None
+        and (promised.run_out_probability or 0.0) > WORTH_SAYING
+    ):
+        found.append(
+            f"The chance that it runs out of memory is {promised.run_out_probability:.0%}; 99 of "
+            f"100 such runs need less than {format_bytes(promised.safe_peak_bytes)}."
         )
     return found
 

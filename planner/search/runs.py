@@ -9,17 +9,19 @@ from dataclasses import dataclass
 
 from planner.search.case_tables import CaseTables, problem
 from planner.search.question import find_calibration
-from planner.spec.calibration import UNCALIBRATED, Calibration
+from planner.spec.calibration import UNCALIBRATED, UNWEIGHED, Calibration
 from planner.spec.documents import InputError
 from planner.spec.plan import AT_RISK
 from planner.spec.run_case import Case
+from planner.spec.spread import SAFE
 
 
 @dataclass(frozen=True, slots=True)
 class RunPrediction:
     """What is predicted for one run. low_seconds, high_seconds: 10th and 90th percentile.
 
-    at_risk: it may not fit. notes: what the prediction rests on or leaves out.
+    at_risk: it may not fit. safe_peak_bytes, run_out_probability: as of a plan's Prediction.
+    notes: what the prediction rests on or leaves out.
     """
 
     step_seconds: float
@@ -28,6 +30,8 @@ class RunPrediction:
     peak_bytes: float
     at_risk: bool
     notes: tuple[str, ...] = ()
+    safe_peak_bytes: float | None = None
+    run_out_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ def _prediction(
     case: Case, calibration: Calibration | None, seconds: float, peak: float
 ) -> RunPrediction:
     low, high = (calibration.time_low, calibration.time_high) if calibration else UNCALIBRATED
+    around = calibration.memory_spread if calibration else UNWEIGHED
     return RunPrediction(
         step_seconds=seconds,
         low_seconds=seconds * low,
@@ -98,4 +103,6 @@ def _prediction(
         peak_bytes=peak,
         at_risk=peak > AT_RISK * case.cluster.memory_bytes,
         notes=(f"calibration {calibration.title if calibration else 'none'}",),
+        safe_peak_bytes=peak * around.quantile(SAFE),
+        run_out_probability=around.share_above(case.cluster.memory_bytes / peak),
     )

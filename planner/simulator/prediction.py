@@ -7,6 +7,7 @@ breakdown, in seconds of the bottleneck stage (the one with the largest forward 
     pipeline            waiting: bubbles and transfers = what is left of the step
     gradients           the reduction of gradients that is not hidden
     optimizer           norm, update, gathering of weights
+    stragglers          waiting for the slowest replica
     runtime             what the runtime spends per step besides
     contention          what shared cores add to the bottleneck's own work
 
@@ -25,9 +26,10 @@ from planner.cost.estimate import Estimates, estimate
 from planner.graph import counts
 from planner.graph.operator import Block
 from planner.simulator.replay import replay
-from planner.spec.calibration import UNCALIBRATED
+from planner.spec.calibration import UNCALIBRATED, UNWEIGHED
 from planner.spec.plan import AT_RISK, Plan, Prediction
 from planner.spec.provenance import Birth, Shares
+from planner.spec.spread import SAFE, Spread
 
 PROFILED = (0.8, 1.25)
 """Assumed: of predictions from a profile of the very machine."""
@@ -52,14 +54,15 @@ def predict_row(
     fullest = int(np.argmax(estimates.memory.total[row]))
     capacity, calibration = blocks.cluster.memory_bytes, blocks.calibration
     low, high = time_band(blocks)
+    around, peak_bytes = memory_spread(blocks), float(estimates.peak_bytes[row])
     price = blocks.cluster.accelerator.price_usd_per_hour
     return Prediction(
         step_seconds=step,
         tokens_per_second_per_device=blocks.workload.tokens / step / devices,
         mfu=flops / (devices * peak * step) if peak else None,
-        peak_bytes=float(estimates.peak_bytes[row]),
+        peak_bytes=peak_bytes,
         capacity_bytes=capacity,
-        fits=bool(estimates.peak_bytes[row] <= capacity),
+        fits=peak_bytes <= capacity,
         stage_peak_bytes=tuple(float(b) for b in estimates.memory.total[row]),
         breakdown=_breakdown(blocks, candidates, estimates, row, step),
         memory=estimates.memory.of_stage(row, fullest),
@@ -67,7 +70,9 @@ def predict_row(
         usd_per_step=None if price is None else price / 3600 * devices * step,
         low_seconds=step * low,
         high_seconds=step * high,
-        at_risk=bool(estimates.peak_bytes[row] > AT_RISK * capacity),
+        at_risk=peak_bytes > AT_RISK * capacity,
+        safe_peak_bytes=peak_bytes * around.quantile(SAFE),
+        run_out_probability=around.share_above(capacity / peak_bytes),
         calibration=calibration.title if calibration else "",
     )
 
@@ -78,6 +83,11 @@ def time_band(blocks: Blocks) -> tuple[float, float]:
     if found is not None:
         return found.time_low, found.time_high
     return PROFILED if blocks.profile else UNCALIBRATED
+
+
+def memory_spread(blocks: Blocks) -> Spread:
+    """How measured peaks lie around the predicted one."""
+    return blocks.calibration.memory_spread if blocks.calibration else UNWEIGHED
 
 
 def _peak_flops(blocks: Blocks) -> float | None:
@@ -97,10 +107,11 @@ def _breakdown(
         "tensor_parallel": tp,
         "gradients": float(times.reduce[row, stage]),
         "optimizer": float(times.optimizer[row].max()),
+        "stragglers": float(estimates.waits[row]),
         "runtime": blocks.runtime.step_seconds,
     }
     shared = blocks.cluster.shared_cores
-    own = sum(parts.values()) - parts["runtime"]
+    own = sum(parts.values()) - parts["runtime"] - parts["stragglers"]
     ranks = candidates.layout(row).dp * candidates.layout(row).tp
     parts["contention"] = own * (shared.factor(ranks) - 1.0) if shared else 0.0
     left = step - sum(parts.values())

@@ -9,8 +9,9 @@ A send is issued at once. A receive either holds its rank from the moment it is 
 when the send is issued and takes one hop (a rendezvous, as gloo and unbuffered NCCL do), or, with
 chunks and a runtime that overlaps_p2p, the message travels for one hop beside compute. Gradients:
 planner.simulator.streams. The optimiser of every stage waits for all reductions, because the
-gradient norm joins all ranks. What it leaves out: stragglers, the skew between peers, and the pairs
-of forward and backward that DualPipeV may overlap, which run one after the other here.
+gradient norm joins all ranks, and for the slowest replica (planner.cost.straggler). What it leaves
+out: the skew between peers of one replica, and the pairs of forward and backward that DualPipeV
+may overlap, which run one after the other here.
 
 Where ranks share cores the same tasks go through planner.simulator.engine.
 """
@@ -78,7 +79,7 @@ def play(played: Script, seconds: StageSeconds) -> Replay:
         ends=found,
         received=starts if seconds.holds else found[played.sources] + seconds.hop,
         reduced=np.stack([reduced.begins, reduced.ends], axis=1),
-        updated=(updated := _updates(played, seconds, float(reduced.done.max()))),
+        updated=(updated := _updates(played, seconds, seconds.met(float(reduced.done.max())))),
         step_seconds=float(updated.max()) + seconds.step,
     )
 

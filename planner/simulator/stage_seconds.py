@@ -27,6 +27,7 @@ class StageSeconds:
     stage's gradients, alone. exposed: [S], what the closed form leaves of it. layers: [S], the
     equal pieces it can be cut into. overlaps: whether pieces are reduced beside the backward;
     slowdown: how much longer compute takes meanwhile. optimizer: [S]. step: what the runtime adds.
+    wait: for the slowest replica, in parts of the time until all gradients are reduced.
     """
 
     durations: Floats
@@ -39,6 +40,11 @@ class StageSeconds:
     slowdown: float
     optimizer: Floats
     step: float
+    wait: float = 0.0
+
+    def met(self, reduced: float) -> float:
+        """When the slowest replica has reduced its gradients too."""
+        return reduced * (1 + self.wait)
 
     @classmethod
     def of(cls, blocks: Blocks, candidates: Candidates, estimates: Estimates, row: int) -> Self:
@@ -60,6 +66,7 @@ class StageSeconds:
             slowdown=runtime.overlap_slowdown,
             optimizer=_shared_out(estimates.times.optimizer[row], one, times, at),
             step=runtime.step_seconds,
+            wait=float(estimates.wait_share[row]),
         )
 
 

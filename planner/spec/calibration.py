@@ -4,9 +4,10 @@ A constant replaces or scales a number of the catalog (MEANINGS); it has one mea
 for every model, layout and number of devices. Nothing here knows a model, a row or a device count.
 
 time_low, time_high: measured over predicted seconds, 10th and 90th percentile of held-out runs;
-memory_low, memory_high: the same of the peak. A calibration of another accelerator or runtime may
-stand in (`borrowed_for`): what it says of the device is scaled by the best published matrix
-products of both, and the band is wider by TRANSFER on either side.
+memory_low, memory_high: the same of the peak; memory_quantiles: more of them
+(planner.spec.spread), for the safe side and the probability to run out. A calibration of another
+accelerator or runtime may stand in (`borrowed_for`): what it says of the device is scaled by the
+best published matrix products of both, and the band is wider by TRANSFER on either side.
 """
 
 import math
@@ -18,6 +19,7 @@ from planner.spec.cluster import ClusterSpec
 from planner.spec.documents import Document, Frozen
 from planner.spec.provenance import Provenance
 from planner.spec.runtime import Runtime
+from planner.spec.spread import LEVELS, Spread
 
 ConstantName = Literal[
     "matmul_efficiency",
@@ -83,6 +85,10 @@ UNCALIBRATED = (0.8, 1.6)
 (planner.search.calibrations); a device's data sheet is reached by nobody."""
 
 
+UNWEIGHED = Spread.between(1 / WIDTH_OF_NOTHING, WIDTH_OF_NOTHING)
+"""Assumed: of peaks, where there is no calibration."""
+
+
 class Constant(Frozen):
     """A fitted number. low, high: where it may lie (80 %), from the curvature of the fit."""
 
@@ -120,6 +126,7 @@ class Calibration(Document):
     time_high: float = pydantic.Field(default=WIDTH_OF_NOTHING, gt=0)
     memory_low: float = pydantic.Field(default=1 / WIDTH_OF_NOTHING, gt=0)
     memory_high: float = pydantic.Field(default=WIDTH_OF_NOTHING, gt=0)
+    memory_quantiles: tuple[float, ...] = ()
     runs: int = pydantic.Field(ge=0)
     memory_runs: int = pydantic.Field(default=0, ge=0)
     sources: tuple[str, ...]
@@ -131,6 +138,13 @@ class Calibration(Document):
     memory_median_error: float | None = pydantic.Field(default=None, ge=0)
     memory_coverage: float | None = pydantic.Field(default=None, ge=0, le=1)
     borrowed_from: str = ""
+
+    @pydantic.field_validator("memory_quantiles")
+    @classmethod
+    def _one_per_level(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if value and (len(value) != len(LEVELS) or min(value) <= 0 or list(value) != sorted(value)):
+            raise ValueError(f"must be {len(LEVELS)} positive ratios that do not fall, or none")
+        return value
 
     @property
     def name(self) -> str:
@@ -156,6 +170,13 @@ class Calibration(Document):
         """The pair it serves, and the one that it was fitted for if that is another."""
         return f"{self.borrowed_from} for {self.name}" if self.borrowed else self.name
 
+    @property
+    def memory_spread(self) -> Spread:
+        """How measured peaks lie around predicted ones; log-normal where only the band is known."""
+        if self.memory_quantiles:
+            return Spread(self.memory_quantiles)
+        return Spread.between(self.memory_low, self.memory_high)
+
     def values(self) -> dict[str, float]:
         """The numbers alone."""
         return {str(name): constant.value for name, constant in self.constants.items()}
@@ -177,6 +198,7 @@ class Calibration(Document):
             time_high=self.time_high * TRANSFER,
             memory_low=self.memory_low / math.sqrt(TRANSFER),
             memory_high=self.memory_high * math.sqrt(TRANSFER),
+            memory_quantiles=self.memory_spread.wider(math.sqrt(TRANSFER)).quantiles,
         )
 
 

@@ -25,7 +25,9 @@ class Prediction(Frozen):
     memory: bytes of the fullest stage by purpose, summing to peak_bytes.
     stage_peak_bytes: upper bound per stage. mfu is None without a known peak FLOP/s.
     low_seconds, high_seconds: 10th and 90th percentile. at_risk: the peak is above AT_RISK of the
-    device's memory. calibration: the one it rests on, in words; empty without.
+    device's memory. safe_peak_bytes: 99 of 100 such runs are expected to need less;
+    run_out_probability: to need more than the device has (None in plans of older versions).
+    calibration: the one it rests on, in words; empty without.
     """
 
     step_seconds: float = pydantic.Field(gt=0)
@@ -42,6 +44,8 @@ class Prediction(Frozen):
     low_seconds: float | None = None
     high_seconds: float | None = None
     at_risk: bool = False
+    safe_peak_bytes: float | None = None
+    run_out_probability: float | None = pydantic.Field(default=None, ge=0, le=1)
     calibration: str = ""
 
 

@@ -63,6 +63,7 @@ class Runtime(Document):
     loss_passes: how often the loss reads or writes fp32 logits, forward and backward together.
     fused_norms, fused_gate: one kernel each, which keeps its 16-bit inputs only.
     layer_host_seconds: the floor the host needs to launch one layer forward and backward.
+    straggler_spread: by how much of a step equal replicas on different nodes differ.
     microbatch_seconds: what the host adds per microbatch. step_seconds: per step.
     stage_floor_seconds: a floor per layer and tensor-parallel rank where stages span nodes (seen
     in one runtime).
@@ -111,6 +112,7 @@ class Runtime(Document):
     fused_norms: bool = True
     fused_gate: bool = False
     layer_host_seconds: float = pydantic.Field(default=0.0, ge=0)
+    straggler_spread: float = pydantic.Field(default=0.0, ge=0, le=1)
     microbatch_seconds: float = pydantic.Field(default=0.0, ge=0)
     stage_floor_seconds: float = pydantic.Field(default=0.0, ge=0)
     step_seconds: float = pydantic.Field(default=0.0, ge=0)

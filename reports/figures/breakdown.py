@@ -30,6 +30,7 @@ ORDER = (
     "optimizer",
     "other",
     "pipeline",
+    "stragglers",
     "runtime",
 )
 LABEL_SHARE = 0.055

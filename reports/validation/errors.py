@@ -43,10 +43,17 @@ def time_metrics(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def memory_metrics(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Peak memory; share_below: rows predicted more than BELOW under the measurement."""
+    """Peak memory; share_below, share_unsafe: rows whose prediction, whose safe side is more than
+    BELOW under the measurement."""
     pairs = [(o.predicted.peak_bytes, o.measured_bytes) for o in outcomes if o.measured_bytes]
     below = [predicted < (1.0 - BELOW) * measured for predicted, measured in pairs]
+    safe = [
+        o.predicted.safe_peak_bytes < (1.0 - BELOW) * o.measured_bytes
+        for o in outcomes
+        if o.measured_bytes and o.predicted.safe_peak_bytes is not None
+    ]
     return {
         **error_metrics(pairs),
         "share_below": sum(below) / len(below) if below else None,
+        "share_unsafe": sum(safe) / len(safe) if safe else None,
     }

@@ -162,6 +162,8 @@ def _row(validation: Validation, index: int) -> dict[str, Any]:
         "error": _error(predicted.step_seconds, each.measured_seconds),
         "measured_peak_bytes": each.measured_bytes,
         "predicted_peak_bytes": predicted.peak_bytes,
+        "safe_peak_bytes": predicted.safe_peak_bytes,
+        "run_out_probability": predicted.run_out_probability,
         "memory_error": _error(predicted.peak_bytes, each.measured_bytes),
         "in_band": _inside(each),
         "failed": each.failed,

@@ -28,6 +28,7 @@ TRAITS = {
     "layer_host_seconds": st.sampled_from([0.0, 1e-4]),
     "microbatch_seconds": st.sampled_from([0.0, 1e-4]),
     "stage_floor_seconds": st.sampled_from([0.0, 1e-4]),
+    "straggler_spread": st.sampled_from([0.0, 0.05]),
     "step_seconds": st.sampled_from([0.0, 1e-3]),
     "loss_passes": st.sampled_from([2.0, 6.0]),
 }

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.search.holdout import FEW, band, coverage
+from planner.search.holdout import FEW, band, coverage, spread
+from planner.spec.spread import SAFE
 
 
 @pytest.mark.parametrize("count", [4, 9, 30, 300])
@@ -32,3 +33,18 @@ def test_a_band_is_in_order_and_scales(values: list[float]) -> None:
     assert 0 < low <= high
     if len(values) >= FEW:
         assert band(2 * np.array(values)) == pytest.approx((2 * low, 2 * high))
+
+
+@pytest.mark.parametrize("count", [9, 33, 300])
+def test_one_of_a_hundred_further_ratios_is_beyond_the_safe_side(count: int) -> None:
+    """From many ratios by their order, from few by the log-normal through them."""
+    draws = np.random.default_rng(count).lognormal(0.0, 0.1, (1000, count + 1))
+    beyond = [spread(row[:-1]).quantile(SAFE) < row[-1] for row in draws]
+    assert np.mean(beyond) == pytest.approx(0.01, abs=0.012)
+
+
+@given(st.lists(st.floats(0.5, 2.0), min_size=FEW, max_size=60))
+def test_a_spread_contains_the_band(values: list[float]) -> None:
+    found = spread(np.array(values))
+    assert list(found.quantiles) == sorted(found.quantiles)
+    assert (found.quantiles[2], found.quantiles[6]) == pytest.approx(band(np.array(values)))

@@ -104,6 +104,11 @@ def test_a_prediction_adds_up() -> None:
             promised = plan.predicted
             assert promised is not None
             assert sum(promised.breakdown.values()) == pytest.approx(promised.step_seconds)
+            assert promised.safe_peak_bytes is not None
+            assert promised.run_out_probability is not None
+            assert promised.safe_peak_bytes > promised.peak_bytes
+            room = promised.capacity_bytes / promised.safe_peak_bytes
+            assert (promised.run_out_probability > 0.01) == (room < 1)
             assert sum(promised.memory.values()) == pytest.approx(promised.peak_bytes)
             shares = promised.provenance
             assert shares.measured + shares.fitted + shares.assumed == pytest.approx(1.0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from planner.search.runs import Refused
+from planner.search.runs import Refused, RunPrediction
 from planner.spec.run import Run
 from planner.spec.run_case import Case
 from reports.validation.baselines import NAMES, baseline_seconds
@@ -26,7 +26,7 @@ def close(value: Any, expected: float) -> bool:
 def test_a_perfect_prediction_has_no_error_no_disorder_and_no_regret(times: list[float]) -> None:
     metrics = judged(measured(times, peak_mem_gib=1.0)).metrics()
     assert metrics["time"] == {**ZERO, "coverage": 1.0}
-    assert metrics["memory"] == {**ZERO, "share_below": 0.0}
+    assert metrics["memory"] == {**ZERO, "share_below": 0.0, "share_unsafe": None}
     order = metrics["order"]
     assert order["pairwise"] in (None, 1.0)
     assert close(order["mean_regret"], 0.0)
@@ -189,6 +189,35 @@ def test_feasibility_is_that_of_a_confusion_table(rows: list[tuple[bool, bool]])
         assert got["balanced_accuracy"] is None
 
 
+def test_the_safe_side_and_the_chance_to_run_out_are_judged_as_they_were_promised() -> None:
+    """Measured 2 GiB: a safe side of 1.8 is unsafe, one of 1.95 is within the 5 %."""
+    sides, chances = {2: 1.8, 3: 1.95, 4: 9.0}, {2: 0.2, 3: 0.4, 4: 0.9}
+
+    def predict(cases: Any) -> list[RunPrediction]:
+        return [
+            RunPrediction(
+                1.0,
+                1.0,
+                1.0,
+                GIB,
+                False,
+                safe_peak_bytes=sides[case.run.line] * GIB,
+                run_out_probability=chances[case.run.line],
+            )
+            for case in cases
+        ]
+
+    runs = [
+        run(2, peak_mem_gib=2.0),
+        run(3, peak_mem_gib=2.0),
+        run(4, step_time_s=None, notes="OOM"),
+    ]
+    found = validate(runs, predict=predict).metrics()
+    assert close(found["memory"]["share_unsafe"], 1 / 2)
+    assert close(found["feasibility"]["chance_failed"], 0.9)
+    assert close(found["feasibility"]["chance_ran"], 0.3)
+
+
 def test_a_source_without_failures_says_nothing_about_them() -> None:
     runs = [run(2, step_time_s=None, notes="OOM"), run(3), run(4, source="other")]
     found = judged(runs, lambda _: 1.0, risky=lambda case: case.run.line in (2, 4))
@@ -239,7 +268,8 @@ def test_the_json_is_the_contract() -> None:
     assert value["schema"] == "validation/1"
     assert (value["rows"], value["used"], value["skipped"]) == (13, 12, {"n_heads unknown": 1})
     assert set(value["time"]) == {"median_ape", "mean_ape", "p90_ape", "bias", "coverage"}
-    assert set(value["feasibility"]) == {"precision", "recall", "balanced_accuracy"}
+    asked = {"precision", "recall", "balanced_accuracy", "chance_failed", "chance_ran"}
+    assert set(value["feasibility"]) == asked
     assert set(value["order"]) == {"groups", "pairwise", "mean_regret", "max_regret"}
     assert set(value["baselines"]) == {"constant", "flops_bubble"}
     for baseline in value["baselines"].values():
