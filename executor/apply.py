@@ -1,11 +1,12 @@
 """Apply: one function turns the plain model into a rank's share of a plan, in this order.
 
     1  the whole model on the meta device: shapes, no memory
-    2  cut to the rank's stage                      (executor.pipeline)
+    2  cut to the rank's stages                     (executor.pipeline)
     3  divide over tp                               (executor.tensor_parallel)
     4  recompute where layers choose to             (executor.recompute)
-    5  flat buffers, then initial values            (executor.flat, executor.initial)
-    6  gradient reduction and optimiser             (executor.data_parallel)
+    5  split the backward where the schedule does   (executor.split_backward)
+    6  flat buffers, then initial values            (executor.flat, executor.initial)
+    7  gradient reduction and optimiser             (executor.data_parallel)
 
 The order matters: cutting first keeps later steps small, dividing before recomputing puts the
 collectives inside what is recomputed, and memory is taken only for what is left.
@@ -21,18 +22,25 @@ from executor.data_parallel import Updater
 from executor.formats import gradient_dtype, weight_dtype
 from executor.initial import full_value
 from executor.mesh import Mesh
-from executor.model import Transformer, meta_model
+from executor.model import Part, Transformer, meta_model
 from executor.recompute import recompute
+from executor.split_backward import Deferral, split
+from planner.schedule.orders import SPLIT
 from planner.spec.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one rank holds of a plan: its part of the model and the owner of its weights."""
+    """What one rank holds of a plan: its part of the model and the owner of its weights.
+
+    parts: the stages of the rank, by number. deferral: where the schedule splits the backward.
+    """
 
     model: Transformer
+    parts: dict[int, Part]
     flat: flat.Flat
     updater: Updater
+    deferral: Deferral | None
 
 
 def apply(plan: Plan, mesh: Mesh, device: torch.device, seed: int, learning_rate: float) -> Share:
@@ -40,16 +48,20 @@ def apply(plan: Plan, mesh: Mesh, device: torch.device, seed: int, learning_rate
     layout, dtype = plan.layout, weight_dtype(plan.workload.dtype)
     model = meta_model(plan.model, plan.workload.seq_len)
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
-    pipeline.cut(model, plan, mesh.stage)
+    pipeline.cut(model, plan, mesh.stages)
     slices = tensor_parallel.divide(model, mesh.coordinate("tp"), layout.tp, mesh.tp)
-    recompute(model, plan.stages[mesh.stage].layers)
+    recompute(model, [choice for stage in mesh.stages for choice in plan.stages[stage].layers])
+    deferral = split(model) if layout.schedule in SPLIT else None
     plot = _plot(plan, model, slices, shapes)
     _materialise_tables(model, device, dtype)
     buffers = flat.flatten(
         model, plot, device, dtype, gradient_dtype(plan.workload.dtype, plan.runtime)
     )
     flat.fill(buffers, functools.partial(full_value, seed=seed))
-    return Share(model, buffers, Updater(buffers, mesh, layout.zero, learning_rate))
+    parts = {stage: pipeline.part(model, plan, stage) for stage in mesh.stages}
+    return Share(
+        model, parts, buffers, Updater(buffers, mesh, layout.zero, learning_rate), deferral
+    )
 
 
 def _plot(

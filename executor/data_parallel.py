@@ -26,7 +26,7 @@ from executor.mesh import Mesh
 
 
 class Updater:
-    """Reduces the gradients of one stage and updates its weights."""
+    """Reduces the gradients of a rank's stages and updates their weights."""
 
     def __init__(self, flat: Flat, mesh: Mesh, zero: int, learning_rate: float):
         self.flat, self.mesh = flat, mesh
@@ -89,7 +89,7 @@ def _own(size: int, index: int, shards: int) -> slice:
 def _pieces(plot: Plot, mesh: Mesh, own: slice, shards: int) -> Iterator[tuple[slice, float]]:
     """The pieces of the own gradients that count in the norm, with their share."""
     layout = mesh.layout
-    copy_of_tied = mesh.stage > 0 and mesh.stage == layout.pp - 1
+    copy_of_tied = mesh.holds_last and not mesh.holds_first
     end = plot.tied_start if copy_of_tied else plot.used_end
     once = 1.0 if shards > 1 else 1.0 / layout.dp
     bounds = ((0, plot.replicated_end, once / layout.tp), (plot.replicated_end, end, once))

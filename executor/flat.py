@@ -143,8 +143,10 @@ def _accumulate_into(parameter: nn.Parameter, gradient: Tensor) -> None:
 
 def _add_to(gradient: Tensor) -> Callable[[Tensor], None]:
     def hook(parameter: Tensor) -> None:
-        gradient.add_(parameter.grad)
-        parameter.grad = None
+        # none comes from the I of a split backward
+        if parameter.grad is not None:
+            gradient.add_(parameter.grad)
+            parameter.grad = None
 
     return hook
 

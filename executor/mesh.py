@@ -3,8 +3,10 @@
     tp, dp     ranks that differ only on that axis
     forward    the ranks of one pipeline, for activations
     backward   the same ranks again, for gradients: on NCCL a communicator runs its messages in
-               order, so one group for both directions could deadlock
-    tied       first and last stage of one pipeline, for tied embeddings
+               order, so one group for both directions could deadlock. Where ranks hold several
+               chunks, activations and gradients go both ways, each way in a group of its own
+    tied       the ranks of first and last stage of one pipeline, for tied embeddings; none where
+               one rank holds both
     everyone   all ranks of the layout
 
 Every process of the job creates all groups in the same order, also those it is not in.
@@ -17,9 +19,12 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from executor.collectives import Group
+from planner.schedule.orders import rank_of_stage
 from planner.spec.layout import Layout
 
 Ranks = tuple[int, ...]
+Links = tuple[Group, Group]
+"""For messages to a higher and to a lower rank of the pipeline."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class Mesh:
     rank: int
     tp: Group
     dp: Group
-    forward: Group
-    backward: Group
+    forward: Links
+    backward: Links
     tied: Group
     everyone: Group
 
@@ -40,14 +45,30 @@ class Mesh:
         return self.layout.coordinates(self.rank)[axis]
 
     @property
-    def stage(self) -> int:
-        """The pipeline stage that this rank holds."""
-        return self.coordinate("pp")
+    def stages(self) -> tuple[int, ...]:
+        """The pipeline stages that this rank holds, in the order of the model."""
+        here = self.coordinate("pp")
+        return tuple(stage for stage, rank in enumerate(_placed(self.layout)) if rank == here)
+
+    @property
+    def holds_first(self) -> bool:
+        """Whether this rank has the embedding."""
+        return 0 in self.stages
+
+    @property
+    def holds_last(self) -> bool:
+        """Whether this rank has the head and the loss."""
+        return self.layout.pp * self.layout.vpp - 1 in self.stages
 
     def rank_of_stage(self, stage: int) -> int:
         """The rank of another stage in this rank's pipeline."""
-        place = {**self.layout.coordinates(self.rank), "pp": stage}
+        place = {**self.layout.coordinates(self.rank), "pp": _placed(self.layout)[stage]}
         return self.layout.rank_of(**place)
+
+    def link(self, links: Links, source: int, target: int) -> Group:
+        """The group for a message from one stage to another."""
+        placed = _placed(self.layout)
+        return links[0] if placed[target] > placed[source] else links[1]
 
 
 def make_mesh(layout: Layout, rank: int, backend: str, timeout: timedelta) -> Mesh | None:
@@ -59,8 +80,11 @@ def make_mesh(layout: Layout, rank: int, backend: str, timeout: timedelta) -> Me
     make = _maker(rank, backend, timeout)
     lines = {axis: _lines(layout, axis) for axis in ("tp", "dp", "pp")}
     tp, dp = make(lines["tp"]), make(lines["dp"])
-    forward, backward = make(lines["pp"]), make(lines["pp"])
-    tied = make((line[0], line[-1]) for line in lines["pp"] if len(line) > 1)
+    both = layout.vpp > 1
+    forward = make(lines["pp"]), make(lines["pp"] if both else [])
+    backward = make(lines["pp"] if both else []), make(lines["pp"])
+    ends = _placed(layout)[0], _placed(layout)[-1]
+    tied = make((line[ends[0]], line[ends[1]]) for line in lines["pp"] if ends[0] != ends[1])
     everyone = make([tuple(range(layout.devices))])
     if rank >= layout.devices:
         return None
@@ -69,10 +93,14 @@ def make_mesh(layout: Layout, rank: int, backend: str, timeout: timedelta) -> Me
 
 def close_mesh(mesh: Mesh) -> None:
     """Destroy the groups, for processes that run several plans in turn."""
-    groups = (mesh.tp, mesh.dp, mesh.forward, mesh.backward, mesh.tied, mesh.everyone)
+    groups = (mesh.tp, mesh.dp, *mesh.forward, *mesh.backward, mesh.tied, mesh.everyone)
     for group in groups:
         if group is not None:
             dist.destroy_process_group(group)
+
+
+def _placed(layout: Layout) -> tuple[int, ...]:
+    return rank_of_stage(layout.schedule, layout.pp, layout.vpp)
 
 
 def _maker(rank: int, backend: str, timeout: timedelta) -> Callable[[Iterable[Ranks]], Group]:

@@ -17,7 +17,8 @@ its number of heads from the width of its projections, so a slice of it is a mod
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -209,9 +210,32 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
         """Tokens [b, s] (or, without an embedding, [b, s, h]) -> loss, logits, or [b, s, h]."""
+        return self.part(tuple(self.layers))(x, targets)
+
+    def part(self, layers: Iterable[str], first: bool = True, last: bool = True) -> "Part":
+        """The named layers, with the embedding where first and the head where last."""
+        return Part(
+            self.embedding if first else None,
+            tuple(self.layers[name] for name in layers),
+            self.rotary,
+            self.head if last else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Consecutive pieces of a model, called like the model."""
+
+    embedding: Embedding | None
+    layers: tuple[Layer, ...]
+    rotary: Rotary | None
+    head: Head | None
+
+    def __call__(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
+        """As Transformer.forward."""
         if self.embedding is not None:
             x = self.embedding(x)
-        for layer in self.layers.values():
+        for layer in self.layers:
             x = layer(x, self.rotary)
         return x if self.head is None else self.head(x, targets)
 

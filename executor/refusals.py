@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from planner.schedule import orders
 from planner.spec import plain
 from planner.spec.cluster import Backend
 from planner.spec.documents import InputError
@@ -14,13 +15,13 @@ PROCESS_BYTES = 300 * 2**20
 
 def check(plan: Plan) -> None:
     """Raise InputError unless the executor can run the plan somewhere."""
-    for rule in (_model, _axes, _choices, _formats, _tensor_parallel):
+    for rule in (_model, _axes, _schedule, _choices, _formats, _tensor_parallel):
         for problem in rule(plan):
             raise InputError(f"the executor cannot run this plan: {problem}")
 
 
 def _axes(plan: Plan) -> Iterator[str]:
-    for axis in ("cp", "ep", "vpp"):
+    for axis in ("cp", "ep"):
         if (degree := getattr(plan.layout, axis)) > 1:
             yield f"layout.{axis}={degree} is not implemented; plan with {axis}=1"
     for index, stage in enumerate(plan.stages):
@@ -30,6 +31,13 @@ def _axes(plan: Plan) -> Iterator[str]:
                     f"stages.{index}.{axis}={getattr(stage, axis)} differs from layout.{axis}="
                     f"{getattr(plan.layout, axis)}; stages of unequal degrees are not implemented"
                 )
+
+
+def _schedule(plan: Plan) -> Iterator[str]:
+    layout = plan.layout
+    wrong = orders.problem(layout.schedule, layout.pp, layout.vpp, plan.microbatches)
+    if wrong is not None:
+        yield f"layout.schedule with pp={layout.pp} ranks of vpp={layout.vpp} chunks: {wrong}"
 
 
 def _choices(plan: Plan) -> Iterator[str]:

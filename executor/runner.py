@@ -1,10 +1,14 @@
-"""Runner: the interpreter that gives actions kernels. It runs its stage's order, nothing else.
+"""Runner: the interpreter that gives actions kernels. It runs its rank's order, nothing else.
 
 F     forward of a microbatch; its autograd graph is kept, its output only until it is sent
 B     backward from the received gradient, or from the loss times 1/(microbatches * dp)
+I, W  the two halves of B                                   executor.split_backward
 SEND  never waits; the tensor is let go once a later message proves that it has arrived
 RECV  waits
-REDUCE_GRAD, OPTIMIZER   executor.data_parallel
+REDUCE_GRAD, OPTIMIZER   executor.data_parallel; the stages of a rank share one buffer, so the last
+                         REDUCE_GRAD and the last OPTIMIZER of the rank do the work for all of them
+
+Between neighbouring stages on one rank (the turn of a V) tensors are handed over, not sent.
 """
 
 from collections.abc import Callable
@@ -17,9 +21,8 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from executor.apply import Share
-from executor.collectives import Group
 from executor.data import Microbatches
-from executor.mesh import Mesh
+from executor.mesh import Links, Mesh
 from executor.model import widened
 from executor.pipeline import settled_sends, travelling_shape
 from planner.schedule import lowering
@@ -37,22 +40,26 @@ class Observer(Protocol):
         """The action has been run (on CUDA: issued)."""
 
 
+Place = tuple[int, int]
+"""Stage and microbatch."""
+
+
 @dataclass(slots=True)
 class StepState:
-    """What a rank holds in the middle of a step, by microbatch.
+    """What a rank holds in the middle of a step, by stage and microbatch.
 
     inputs: received activations, kept for their gradients. outputs: computed, not yet sent.
     edges: where the backward of a microbatch enters its graph. gradients: received. sends: on
-    their way. loss: the rank's share of the step's loss (zero but on the last stage).
+    their way. loss: the rank's share of the step's loss (zero but with the last stage).
     """
 
     batch: Microbatches
     loss: Tensor
     norm: Tensor
-    inputs: dict[int, Tensor] = field(default_factory=dict)
-    outputs: dict[int, Tensor] = field(default_factory=dict)
-    edges: dict[int, Any] = field(default_factory=dict)
-    gradients: dict[int, Tensor] = field(default_factory=dict)
+    inputs: dict[Place, Tensor] = field(default_factory=dict)
+    outputs: dict[Place, Tensor] = field(default_factory=dict)
+    edges: dict[Place, Any] = field(default_factory=dict)
+    gradients: dict[Place, Tensor] = field(default_factory=dict)
     sends: dict[Action, tuple[Any, Tensor]] = field(default_factory=dict)
 
 
@@ -60,20 +67,24 @@ class Runner:
     """Runs steps of a plan on one rank."""
 
     def __init__(self, plan: Plan, mesh: Mesh, share: Share, device: torch.device):
-        layout = plan.layout
-        grid = lowering.lower(layout.schedule, layout.pp, plan.microbatches)
-        self.order = grid[mesh.stage]
-        self._mesh, self._model, self._updater = mesh, share.model, share.updater
-        self._settled = settled_sends(grid, mesh.stage)
+        layout, rank = plan.layout, mesh.coordinate("pp")
+        grid = lowering.lower(layout.schedule, layout.pp, plan.microbatches, layout.vpp)
+        self.order = grid[rank]
+        self._mesh, self._parts, self._updater = mesh, share.parts, share.updater
+        self._deferral = share.deferral
+        self._settled = settled_sends(grid, rank)
         self._shape, self._device = travelling_shape(plan), device
         self._dtype = share.flat.weights.dtype
-        self._first, self._last = mesh.stage == 0, mesh.stage == layout.pp - 1
+        self._last = layout.pp * layout.vpp - 1
+        self._final = {action.kind: action for action in self.order}
         zero = widened(torch.zeros((), dtype=self._dtype, device=device))
         self._scale = torch.full_like(zero, 1.0 / (plan.microbatches * layout.dp))
         self._state = StepState([], zero, zero)
         self._run: dict[Kind, Callable[[Action], None]] = {
             Kind.FORWARD: self._forward,
             Kind.BACKWARD: self._backward,
+            Kind.INPUT_GRADIENT: self._input_gradient,
+            Kind.WEIGHT_GRADIENT: self._weight_gradient,
             Kind.SEND_FORWARD: self._send_forward,
             Kind.RECEIVE_FORWARD: self._receive_forward,
             Kind.SEND_BACKWARD: self._send_backward,
@@ -95,48 +106,72 @@ class Runner:
         return state.loss, state.norm
 
     def _forward(self, action: Action) -> None:
-        state, k = self._state, index(action)
+        state, (stage, k) = self._state, place(action)
         tokens, targets = state.batch[k]
-        y = self._model(tokens if self._first else state.inputs[k], targets if self._last else None)
-        state.edges[k] = get_gradient_edge(y)
-        if self._last:
+        x = tokens if stage == 0 else state.inputs[stage, k]
+        y = self._parts[stage](x, targets if stage == self._last else None)
+        state.edges[stage, k] = get_gradient_edge(y)
+        if stage == self._last:
             state.loss += y.detach() * self._scale
+        elif stage + 1 in self._parts:
+            state.inputs[stage + 1, k] = y.detach().requires_grad_()
         else:
-            state.outputs[k] = y.detach()
+            state.outputs[stage, k] = y.detach()
 
     def _backward(self, action: Action) -> None:
-        state, k = self._state, index(action)
-        gradient = self._scale if self._last else state.gradients.pop(k)
-        torch.autograd.backward(state.edges.pop(k), gradient)
+        state, (stage, k) = self._state, place(action)
+        gradient = self._scale if stage == self._last else state.gradients.pop((stage, k))
+        torch.autograd.backward(state.edges.pop((stage, k)), gradient)
+        if stage - 1 in self._parts:
+            state.gradients[stage - 1, k] = self._made_gradient(stage, k)
+
+    def _input_gradient(self, action: Action) -> None:
+        assert self._deferral is not None
+        with self._deferral.opened(*place(action)):
+            self._backward(action)
+
+    def _weight_gradient(self, action: Action) -> None:
+        assert self._deferral is not None
+        self._deferral.finish(*place(action))
+
+    def _made_gradient(self, stage: int, k: int) -> Tensor:
+        """The gradient of a stage's input, which is let go."""
+        gradient = self._state.inputs.pop((stage, k)).grad
+        assert gradient is not None
+        return gradient
 
     def _send_forward(self, action: Action) -> None:
-        y = self._state.outputs.pop(index(action))
-        self._send(action, y, self._mesh.stage + 1, self._mesh.forward)
+        stage, k = place(action)
+        self._send(action, self._state.outputs.pop((stage, k)), stage + 1, self._mesh.forward)
 
     def _send_backward(self, action: Action) -> None:
-        gradient = self._state.inputs.pop(index(action)).grad
-        self._send(action, gradient, self._mesh.stage - 1, self._mesh.backward)
+        stage, k = place(action)
+        self._send(action, self._made_gradient(stage, k), stage - 1, self._mesh.backward)
 
     def _receive_forward(self, action: Action) -> None:
-        x = self._receive(self._mesh.stage - 1, self._mesh.forward)
-        self._state.inputs[index(action)] = x.requires_grad_()
+        x = self._receive(action, action.stage - 1, self._mesh.forward)
+        self._state.inputs[place(action)] = x.requires_grad_()
 
     def _receive_backward(self, action: Action) -> None:
-        gradient = self._receive(self._mesh.stage + 1, self._mesh.backward)
-        self._state.gradients[index(action)] = gradient
+        gradient = self._receive(action, action.stage + 1, self._mesh.backward)
+        self._state.gradients[place(action)] = gradient
 
     def _reduce(self, action: Action) -> None:
-        self._updater.reduce()
+        if action == self._final[action.kind]:
+            self._updater.reduce()
 
     def _optimize(self, action: Action) -> None:
-        self._state.norm = self._updater.update()
+        if action == self._final[action.kind]:
+            self._state.norm = self._updater.update()
 
-    def _send(self, action: Action, x: Tensor, stage: int, group: Group) -> None:
+    def _send(self, action: Action, x: Tensor, stage: int, links: Links) -> None:
+        group = self._mesh.link(links, action.stage, stage)
         work = dist.isend(x.contiguous(), self._mesh.rank_of_stage(stage), group=group)
         self._state.sends[action] = work, x
 
-    def _receive(self, stage: int, group: Group) -> Tensor:
+    def _receive(self, action: Action, stage: int, links: Links) -> Tensor:
         x = torch.empty(self._shape, dtype=self._dtype, device=self._device)
+        group = self._mesh.link(links, stage, action.stage)
         dist.irecv(x, self._mesh.rank_of_stage(stage), group=group).wait()
         return x
 
@@ -147,7 +182,7 @@ class Runner:
             work.wait()
 
 
-def index(action: Action) -> int:
-    """The microbatch of an action that has one."""
+def place(action: Action) -> Place:
+    """Stage and microbatch of an action that has one."""
     assert action.microbatch is not None
-    return action.microbatch
+    return action.stage, action.microbatch

@@ -18,7 +18,7 @@ Vocabulary: rank r holds the rows r*c .. min((r+1)*c, V) of embedding and head, 
     loss = log(sum_r sum_v exp(z_v - m)) - (z_target - m),    m = max over ranks and columns
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,10 +94,11 @@ class RowParallelLinear(nn.Module):
     def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, group: Group, size: int):
         super().__init__()
         self.weight, self.bias, self.group, self.size = weight, bias, group, size
+        self.product: Callable[..., Tensor] = functional.linear
 
     def forward(self, x: Tensor) -> Tensor:
         """[b, s, k/t] -> [b, s/t, n]."""
-        y = Scatter.apply(functional.linear(x, self.weight), self.group, self.size)
+        y = Scatter.apply(self.product(x, self.weight), self.group, self.size)
         return y if self.bias is None else y.add_(self.bias)
 
 

@@ -77,8 +77,7 @@ class Trainer:
         return result
 
     def _counts_loss(self) -> bool:
-        last = self.mesh.stage == self.mesh.layout.pp - 1
-        return last and self.mesh.coordinate("tp") == 0
+        return self.mesh.holds_last and self.mesh.coordinate("tp") == 0
 
     def _batch(self, step: int) -> data.Microbatches:
         self.progress.prefix = f"step {step}, "

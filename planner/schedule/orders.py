@@ -93,6 +93,14 @@ def default_chunks(schedule: str) -> int:
     return 1 if schedule in ONE_CHUNK else 2
 
 
+def rank_of_stage(schedule: str, ranks: int, chunks: int) -> tuple[int, ...]:
+    """The rank that holds each stage."""
+    stages = range(ranks * chunks)
+    if schedule in V_SHAPED:
+        return tuple(min(stage, len(stages) - 1 - stage) for stage in stages)
+    return tuple(stage % ranks for stage in stages)
+
+
 def problem(schedule: str, ranks: int, chunks: int, microbatches: int) -> str | None:
     """Why a schedule cannot have these numbers, and the way out; None where it can."""
     if schedule not in SCHEDULES:
@@ -139,12 +147,12 @@ def orders(schedule: str, ranks: int, microbatches: int, chunks: int = 1) -> Ord
     wrong = problem(schedule, ranks, chunks, microbatches)
     if wrong is not None:
         raise ScheduleError(wrong)
-    stages = np.arange(ranks * chunks, dtype=np.int64)
     if schedule in V_SHAPED:
         found = v_shaped.columns(schedule, ranks, microbatches)
-        return _frozen(schedule, ranks, 2, microbatches, *found, np.minimum(stages, stages[::-1]))
-    found = _looped(schedule, ranks, microbatches, chunks)
-    return _frozen(schedule, ranks, chunks, microbatches, *found, stages % ranks)
+    else:
+        found = _looped(schedule, ranks, microbatches, chunks)
+    placed = np.array(rank_of_stage(schedule, ranks, chunks))
+    return _frozen(schedule, ranks, chunks, microbatches, *found, placed)
 
 
 def _frozen(

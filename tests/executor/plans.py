@@ -34,7 +34,7 @@ def make_plan(
         ),
         runtime=plain_runtime(),
         layout=chosen,
-        stages=make_stages(chosen, counts or even_counts(spec.layers, chosen.pp)),
+        stages=make_stages(chosen, counts or even_counts(spec.layers, chosen.pp * chosen.vpp)),
     )
 
 

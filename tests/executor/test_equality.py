@@ -125,13 +125,47 @@ def test_selective_recompute_equals_single_process(
     check(pool, name, make_plan(name, micro_batch=4, recompute="selective", **layout))
 
 
+CHUNKED = [
+    ("gpt2", "interleaved", {"pp": 2, "vpp": 2, "dp": 2, "zero": 1}),
+    ("llama", "interleaved", {"pp": 2, "vpp": 3, "tp": 2, "recompute": "full"}),
+    ("llama", "looped-bfs", {"pp": 3, "vpp": 2, "recompute": "selective"}),
+    ("gpt2", "looped-bfs", {"pp": 2, "vpp": 2, "tp": 2, "dp": 2}),
+    ("gpt2", "zb-h1", {"pp": 3, "dp": 2, "zero": 1}),
+    ("llama", "zb-h1", {"pp": 2, "tp": 2, "recompute": "full"}),
+    ("gpt2", "interleaved-zb", {"pp": 2, "vpp": 2, "tp": 2, "dp": 2, "zero": 1}),
+    ("llama", "interleaved-zb", {"pp": 4, "vpp": 2}),
+    ("gpt2", "zbv", {"pp": 2, "vpp": 2, "tp": 2, "dp": 2, "zero": 1}),
+    ("llama", "zbv", {"pp": 4, "vpp": 2, "recompute": "selective"}),
+    ("gpt2", "zbv", {"pp": 1, "vpp": 2, "dp": 2}),
+    ("gpt2", "dualpipev", {"pp": 2, "vpp": 2, "dp": 2, "recompute": "full"}),
+    ("llama", "dualpipev", {"pp": 3, "vpp": 2, "tp": 2}),
+]
+"""Chunks, V placements (the tied matrix of gpt2 on one rank) and split backwards."""
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule", "layout"),
+    [pytest.param(*case, id=f"{case[0]}-{case[1]}-{name_of(case[2])}") for case in CHUNKED],
+)
+def test_chunked_and_split_schedules_equal_single_process(
+    pool: Pool, name: str, schedule: str, layout: dict[str, Any]
+) -> None:
+    micro_batch = micro_batch_of(GLOBAL_BATCH // layout.get("dp", 1), 2 * layout["pp"])
+    check(pool, name, make_plan(name, schedule=schedule, micro_batch=micro_batch, **layout))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "layout"), cases(every=True))
 def test_every_combination(pool: Pool, name: str, layout: dict[str, Any]) -> None:
     check(pool, name, make_plan(name, **layout))
 
 
-@pytest.mark.parametrize("layout", [{"dp": 2, "zero": 1}, {"tp": 2, "pp": 2}], ids=name_of)
+SPLIT_BF16 = {"pp": 2, "vpp": 2, "schedule": "zbv"}
+
+
+@pytest.mark.parametrize(
+    "layout", [{"dp": 2, "zero": 1}, {"tp": 2, "pp": 2}, SPLIT_BF16], ids=name_of
+)
 def test_bf16_stays_near_fp64(pool: Pool, layout: dict[str, Any]) -> None:
     """Weights in bf16, gradients and master weights in fp32; 8 bits of mantissa are 4e-3."""
     plan = make_plan("gpt2", dtype="bf16", micro_batch=4, **layout)

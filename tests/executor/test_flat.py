@@ -16,7 +16,7 @@ def plot_of(name: str, tp: int, multiple: int, **layout: Any) -> tuple[flat.Plot
     model = meta_model(spec, SEQ_LEN)
     shapes = {key: tuple(value.shape) for key, value in model.named_parameters()}
     if layout:
-        pipeline.cut(model, make_plan(name, pp=2), layout["stage"])
+        pipeline.cut(model, make_plan(name, pp=2), [layout["stage"]])
     slices = divide(model, tp - 1, tp, None)
     slots = flat.find_slots(model, slices, shapes, spec.tied_embeddings)
     return flat.place(slots, tp, spec.tied_embeddings, multiple, 4), model

@@ -7,22 +7,24 @@ from hypothesis import strategies as st
 from executor import pipeline
 from executor.model import meta_model
 from planner.schedule.action import SENDS, Action
-from planner.schedule.check import send_of
+from planner.schedule.check import placement, send_of
 from planner.schedule.lowering import lower
 from tests.executor.plans import SEQ_LEN, SPECS, make_plan
+from tests.schedule.test_orders import cases
 
 
-@given(schedule=st.sampled_from(["gpipe", "1f1b"]), stages=st.integers(1, 6), m=st.integers(1, 9))
-def test_settled_sends_were_received_before(schedule: str, stages: int, m: int) -> None:
-    grid = lower(schedule, stages, m)
-    for stage, order in enumerate(grid):
-        settled = pipeline.settled_sends(grid, stage)
+@given(cases())
+def test_settled_sends_were_received_before(case: tuple[str, int, int, int]) -> None:
+    grid = lower(*case)
+    rank_of = placement(grid)
+    for rank, order in enumerate(grid):
+        settled = pipeline.settled_sends(grid, rank)
         named = list(itertools.chain.from_iterable(settled.values()))
         assert len(named) == len(set(named))
         for receive, sends in settled.items():
             sent = send_of(receive)
             assert sent is not None
-            other = grid[sent.stage]
+            other = grid[rank_of[sent.stage]]
             for send in sends:
                 taken = next(action for action in other if send_of(action) == send)
                 assert other.index(taken) < other.index(sent)
@@ -50,7 +52,7 @@ def test_stages_hold_every_parameter_once(name: str) -> None:
     found: list[str] = []
     for stage in range(3):
         model = meta_model(plan.model, SEQ_LEN)
-        pipeline.cut(model, plan, stage)
+        pipeline.cut(model, plan, [stage])
         found += [key for key, _ in model.named_parameters(remove_duplicate=False)]
     assert sorted(found) == sorted(whole)
     assert not any(key.startswith("layers.0.") for key, _ in model.named_parameters())

@@ -35,7 +35,8 @@ def changed(layout: dict[str, Any], **fields: Any) -> Plan:
     [
         (changed({"cp": 2}), "layout.cp=2 is not implemented"),
         (changed({"ep": 2}), "layout.ep=2 is not implemented"),
-        (changed({"vpp": 2}), "layout.vpp=2 is not implemented"),
+        (changed({"vpp": 2}), "1f1b has one chunk per rank, not 2; use chunks=1, or interleaved"),
+        (changed({"vpp": 2, "schedule": "dualpipev", "micro_batch": 24}), "use 2 microbatches"),
         (changed({"zero": 2}), "layout.zero=2 is not implemented"),
         (changed({"zero": 3}), "layout.zero=3 is not implemented"),
         (changed({"tp": 8}), "tp=8 does not divide kv_heads=4"),

@@ -1,0 +1,123 @@
+"""Split backward: I makes the gradients of inputs, W later those of the matrices (Qi et al. 2023).
+
+    y = x W^T + b        I: dx = dy W        W: dW = dy^T x, db = sum dy
+
+While a deferral is open, a linear's backward returns dx and puts (x, dy) aside; W adds dW and db to
+the parameters. Everything else (norms, embeddings, the bias after a row-parallel product) is small
+and gets its gradients in I. So W holds no collective and needs nothing but x and dy, which stay in
+memory until then; recomputation is done once, in I.
+"""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from executor.model import Transformer
+from executor.tensor_parallel import RowParallelLinear
+
+Product = tuple[Tensor, nn.Parameter, nn.Parameter | None, Tensor]
+"""x [..., k], weight [n, k], bias [n] or None, dy [..., n]."""
+
+
+class Deferral:
+    """What waits for the W of each microbatch of each stage."""
+
+    def __init__(self) -> None:
+        self._open: list[Product] | None = None
+        self._waiting: dict[tuple[int, int], list[Product]] = {}
+
+    @contextlib.contextmanager
+    def opened(self, stage: int, microbatch: int) -> Iterator[None]:
+        """Put weight gradients aside for W(stage, microbatch) while the block runs."""
+        self._open = self._waiting[stage, microbatch] = []
+        try:
+            yield
+        finally:
+            self._open = None
+
+    def finish(self, stage: int, microbatch: int) -> None:
+        """W: add what was put aside to the parameters' gradients."""
+        for x, weight, bias, grad in self._waiting.pop((stage, microbatch)):
+            _accumulate(weight, _weight_gradient(x, grad))
+            if bias is not None:
+                _accumulate(bias, _bias_gradient(grad))
+
+    def linear(self, x: Tensor, weight: nn.Parameter, bias: nn.Parameter | None = None) -> Tensor:
+        """The product x W^T + b whose weight gradients can wait."""
+        return _Linear.apply(x, weight, bias, self)
+
+    def take(self, product: Product) -> bool:
+        """Keep a product for W; False where no deferral is open."""
+        if self._open is not None:
+            self._open.append(product)
+        return self._open is not None
+
+
+class _Linear(torch.autograd.Function):
+    """functional.linear with a backward that asks the deferral first."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: nn.Parameter, bias: nn.Parameter | None, deferral: Deferral
+    ) -> Tensor:
+        """[..., k] -> [..., n]."""
+        ctx.save_for_backward(x)
+        ctx.weight, ctx.bias, ctx.deferral = weight, bias, deferral
+        return functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        """dx, and dW and db unless they wait."""
+        (x,) = ctx.saved_tensors
+        before = grad @ ctx.weight
+        if ctx.deferral.take((x.detach(), ctx.weight, ctx.bias, grad)):
+            return before, None, None, None
+        bias = None if ctx.bias is None else _bias_gradient(grad)
+        return before, _weight_gradient(x, grad), bias, None
+
+
+class _Accumulate(torch.autograd.Function):
+    """A scalar whose backward gives a parameter the gradient `value`, hooks included."""
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, value: Tensor) -> Tensor:
+        """Zero."""
+        ctx.value = value
+        return parameter.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """The value."""
+        return ctx.value, None
+
+
+def _accumulate(parameter: nn.Parameter, value: Tensor) -> None:
+    _Accumulate.apply(parameter, value).backward()
+
+
+def _weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    return grad.flatten(0, -2).T @ x.flatten(0, -2)
+
+
+def _bias_gradient(grad: Tensor) -> Tensor:
+    return grad.flatten(0, -2).sum(dim=0)
+
+
+def split(model: Transformer) -> Deferral:
+    """Let every linear of a model put its weight gradients aside on demand."""
+    deferral = Deferral()
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.forward = functools.partial(_forward, module, deferral)
+        elif isinstance(module, RowParallelLinear):
+            module.product = deferral.linear
+    return deferral
+
+
+def _forward(module: nn.Linear, deferral: Deferral, x: Tensor) -> Tensor:
+    return deferral.linear(x, module.weight, module.bias)
