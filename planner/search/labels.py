@@ -1,0 +1,104 @@
+"""Labels: the exact minimiser of a schedule's bound, by dynamic programming over Pareto labels.
+
+State (i, u): the stages i .. p-1 hold the layers [u, L). Its labels are the seconds of
+planner.search.label_rules. From the last stage to the first, every label is extended by a stage
+of n = 0 .. N layers; labels whose completion reaches the upper bound UB leave, then dominated
+ones. The least completion at (0, 0) is the minimum of the bound over all plans below UB.
+
+For gpipe, and for 1f1b without latency, the bound is the step itself, so this alone finds the
+best plan (1f1b: as long as no reduction ends after the one of stage 0, which the replay of the
+plan shows). Otherwise planner.search.branch closes what is left. Layers of different kinds do not
+make the state grow: stages are contiguous, so u says which layers are behind.
+
+A label is dropped when another one of its state is no worse in every number (to 1e-12).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.search.completion import Tables, tables_below
+from planner.search.label_rules import Added, Rule, rule_of
+from planner.search.problem import RELATIVE, Counts, Floats, Ints, Problem
+
+NOISE = 1e-12
+"""Labels that differ less are equal: the rounding of some hundred additions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """The least bound below UB and its plan (both None: no plan is below), and labels kept."""
+
+    bound_seconds: float | None
+    counts: Counts | None
+    labels: int
+
+
+def minimise(problem: Problem, upper: float = np.inf) -> Minimum:
+    """The plan with the least bound below `upper`."""
+    mirrored = problem.schedule == "1f1b" and not problem.hops.any()
+    played = problem.mirrored if mirrored else problem
+    tables = tables_below(played, upper)
+    rule = rule_of(tables, mirrored)
+    labels, starts = rule.start(), np.array([problem.layers])
+    trail: list[tuple[Ints, Ints]] = []
+    kept = 0
+    for i in reversed(range(problem.stages)):
+        labels, starts, parents, held = _extended(rule, tables, i, labels, starts, upper)
+        trail.append((parents, held))
+        kept += len(labels)
+        if not len(labels):
+            return Minimum(None, None, kept)
+    value = rule.complete(labels, 0, starts)
+    best = int(value.argmin())
+    counts = _walk(trail, best)
+    return Minimum(float(value[best]), counts[::-1] if mirrored else counts, kept)
+
+
+def _walk(trail: list[tuple[Ints, Ints]], label: int) -> Counts:
+    """The layers of each stage of one final label."""
+    counts = []
+    for parents, held in reversed(trail):
+        counts.append(int(held[label]))
+        label = int(parents[label])
+    return tuple(counts)
+
+
+def _extended(
+    rule: Rule, tables: Tables, i: int, labels: Floats, starts: Ints, upper: float
+) -> tuple[Floats, Ints, Ints, Ints]:
+    """Labels of the stages from i on, their first layers, their parents and layers of stage i."""
+    parents, held = (
+        each.ravel() for each in np.indices((len(labels), tables.most + 1), dtype=np.int64)
+    )
+    ends = starts[parents]
+    row = ends if tables.total.shape[1] > 1 else np.zeros_like(ends)
+    fits = (held <= ends) & np.isfinite(tables.total[i, row, held])
+    fits &= np.isfinite(rule.sum_t[i, np.maximum(ends - held, 0)])
+    parents, held, ends, row = parents[fits], held[fits], ends[fits], row[fits]
+    names = ("forward", "backward", "weight", "reduce", "update")
+    seconds = (getattr(tables, name)[i, row, held] for name in names)
+    added = Added(i, ends - held, *seconds)
+    made = rule.extend(labels[parents], added)
+    below = np.flatnonzero(rule.complete(made, i, added.start) < upper * (1 - RELATIVE))
+    below = below[frontier(made[below], added.start[below])]
+    return made[below], added.start[below], parents[below], held[below]
+
+
+def frontier(labels: Floats, group: Ints) -> Ints:
+    """Numbers of the labels that no other of their group dominates, ascending.
+
+    The least sum of a group is never dominated: it leads, leaves with all that it dominates, and
+    the next one leads.
+    """
+    left = np.lexsort((labels.sum(axis=1), group))
+    kept = []
+    while len(left):
+        own = group[left]
+        first = np.flatnonzero(np.append(True, own[1:] != own[:-1]))
+        leaders = left[first]
+        kept.append(leaders)
+        leader = np.repeat(leaders, np.diff(np.append(first, len(left))))
+        worse = (labels[left] >= labels[leader] * (1 - NOISE)).all(axis=1)
+        left = left[~worse]
+    return np.sort(np.concatenate(kept)) if kept else left
