@@ -29,10 +29,15 @@ DEPTH = 64
 """Assumed: elements of k that a kernel takes to fill its pipeline."""
 
 
-@lru_cache(maxsize=200_000)
-def share_of_peak(m: int, n: int, k: int, multiprocessors: int) -> float:
+def share_of_peak(m: int, n: int, k: int, multiprocessors: int, depth: float = DEPTH) -> float:
     """The share of the best rate that one product reaches, in (0, 1]."""
-    filled = max(
+    return filled_share(m, n, multiprocessors) * k / (k + depth)
+
+
+@lru_cache(maxsize=200_000)
+def filled_share(m: int, n: int, multiprocessors: int) -> float:
+    """The share that the best tile leaves, however deep the product is."""
+    return max(
         rate
         * m
         * n
@@ -40,7 +45,6 @@ def share_of_peak(m: int, n: int, k: int, multiprocessors: int) -> float:
         / (tm * tn)
         for tm, tn, rate in TILES
     )
-    return filled * k / (k + DEPTH)
 
 
 def _tiles(m: int, n: int, tm: int, tn: int) -> int:

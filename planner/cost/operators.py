@@ -20,7 +20,7 @@ import math
 from collections import defaultdict
 from typing import NamedTuple
 
-from planner.cost.matmul import share_of_peak
+from planner.cost.matmul import DEPTH, share_of_peak
 from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Operator
 from planner.spec.cluster import Accelerator, ClusterSpec
@@ -164,7 +164,8 @@ class Roofline:
         cores = self.accelerator.multiprocessors
         if cores is None:
             return 1.0
-        return share_of_peak(m, n * groups, k, cores)
+        depth = self.accelerator.matmul_depth
+        return share_of_peak(m, n * groups, k, cores, DEPTH if depth is None else depth)
 
 
 def best_flops(accelerator: Accelerator, dtype: str) -> float:
