@@ -111,7 +111,7 @@ def coarse_to_fine(values: Sequence[T]) -> list[T]:
 def product_points(limits: Limits, alignment: int = ALIGNMENT) -> list[tuple[int, int, int]]:
     """(m, n, k) of the grid, every prefix covering the space; see the top of the file."""
     sizes = log_sizes(*limits.products, alignment)
-    every = [each for each in itertools.product(sizes, repeat=3) if _work(each) <= limits.flops]
+    every = [each for each in itertools.product(sizes, sizes, sizes) if _fits(each, limits)]
     logs = np.log2(np.array(every, dtype=np.float64))
     first = int(np.argmin(np.linalg.norm(logs - logs.mean(axis=0), axis=1)))
     chosen, apart = [first], np.linalg.norm(logs - logs[first], axis=1)
@@ -121,8 +121,8 @@ def product_points(limits: Limits, alignment: int = ALIGNMENT) -> list[tuple[int
     return [every[index] for index in chosen]
 
 
-def _work(sizes: tuple[int, ...]) -> float:
-    return 2.0 * math.prod(sizes)
+def _fits(sizes: tuple[int, int, int], limits: Limits) -> bool:
+    return 2.0 * math.prod(sizes) <= limits.flops
 
 
 def products(limits: Limits, dtype: str) -> list[OperatorRequest]:
