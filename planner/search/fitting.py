@@ -124,7 +124,7 @@ def fit_time(
     measured = np.array([case.step_seconds for case in tables.cases], dtype=np.float64)
     names = time_names(tables.cases) if names is None else names
     predict = _Predictor(tables, fixed, 0)
-    return _fit(predict, measured, names, _weights(tables.cases), start, priors)
+    return solve(predict, measured, names, _weights(tables.cases), start, priors)
 
 
 def fit_memory(
@@ -137,7 +137,7 @@ def fit_memory(
     measured = np.array([case.peak_bytes for case in tables.cases], dtype=np.float64)
     names = MEMORY if names is None else names
     predict = _Predictor(tables, NOTHING, 1)
-    return _fit(predict, measured, names, _weights(tables.cases), start, priors)
+    return solve(predict, measured, names, _weights(tables.cases), start, priors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class _Predictor:
         return self.tables.predict({**self.fixed, **values})[self.what]
 
 
-def _fit(
+def solve(
     predict: Callable[[Mapping[str, float]], Floats],
     measured: Floats,
     names: Sequence[ConstantName],
@@ -160,6 +160,10 @@ def _fit(
     start: Mapping[str, float] | None,
     priors: Priors,
 ) -> Fit:
+    """Fit constants so that what `predict` says of them is what was measured (top of the file).
+
+    weights: square roots, one per measured number. start: where to begin (default: the middles).
+    """
     if not names:
         return Fit({}, {})
     known = [priors[name] for name in names]
