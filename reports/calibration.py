@@ -2,7 +2,7 @@
 
 The errors of runs left out one by one stand beside those in sample and beside the two trivial
 baselines, each fitted without the group it predicts (reports.validation.baselines). Of a profile,
-constants fitted to one half of the grid predict the other; the data sheet is the baseline.
+constants fitted to one half of the grid predict the other; no calibration is the baseline.
 """
 
 import datetime

@@ -3,8 +3,9 @@
     matmul_efficiency, matmul_depth, attention_efficiency, memory_efficiency, launch_seconds
         robust least squares of log seconds over the operators (planner.search.device_model, solved
         by planner.search.fitting): 16-bit samples where there are any, as the constants are those
-        of 16 bits, and the copy that measured the memory's bandwidth. What the samples do not know
-        better than the priors is left out, and the rest fitted again.
+        of 16 bits (on a CPU the commonest format), and the copy that measured the memory's
+        bandwidth. What the samples do not know better than the priors is left out, and the rest
+        fitted again.
     fabric_efficiency, fabric_latency_seconds      least squares of log seconds over the collectives
     network_efficiency                             inside a node, and over those that leave it
     overlap_slowdown     median over the largest hidden collectives (OverlapSample.slowdown)
@@ -21,6 +22,7 @@ are taken to a rank alone by the slowdown of the ranks that ran beside.
 Held out: constants fitted to every other sample of each kind, ordered by work, predict the others.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -115,7 +117,7 @@ def _device_constants(
     profile: Profile, device: Accelerator, runtime: Runtime, samples: Sequence[OperatorSample]
 ) -> Constants:
     """Constants of the operators: what the samples know better than the priors."""
-    told = [s for s in samples if s.dtype in SIXTEEN] or list(samples)
+    told = [s for s in samples if s.dtype in _fitted(samples, device)]
     predict = _Predictor(
         DeviceModel.of(told, device, runtime.loss_passes), _copied(profile, device)
     )
@@ -127,6 +129,15 @@ def _device_constants(
     first = solve(predict, measured, names, weights, None, priors)
     known = first.identified(priors)
     return solve(predict, measured, known, weights, first.values, priors).constants
+
+
+def _fitted(samples: Sequence[OperatorSample], device: Accelerator) -> set[str]:
+    """Formats that are fitted: 16 bits where there are any, on a CPU the commonest."""
+    often = Counter(str(sample.dtype) for sample in samples)
+    sixteen = set(often) & set(SIXTEEN)
+    if sixteen and device.kind != "cpu":
+        return sixteen
+    return {max(often, key=lambda name: often[name])} if often else set()
 
 
 def _names(samples: Sequence[OperatorSample], runtime: Runtime) -> list[ConstantName]:
@@ -285,7 +296,7 @@ def check_profile(profile: Profile, runtime: Runtime) -> dict[str, Pairs]:
     for told, asked in (halves, halves[::-1]):
         made = _device_constants(profile, device, runtime, told) if told else {}
         _judge(found, "held out", asked, device, runtime, made)
-    _judge(found, "data sheet", samples, device, runtime, {})
+    _judge(found, "uncalibrated", samples, device, runtime, {})
     _judge_links(found, profile, device, runtime)
     return dict(sorted(found.items()))
 
@@ -323,7 +334,7 @@ def _judge_links(
     for told, asked in (halves, halves[::-1]):
         made = _links(profile, device, runtime, told)
         _link_pairs(found, "held out", asked, cluster, runtime, made)
-    _link_pairs(found, "data sheet", samples, cluster, runtime, {})
+    _link_pairs(found, "uncalibrated", samples, cluster, runtime, {})
 
 
 def _link_pairs(
