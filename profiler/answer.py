@@ -25,6 +25,12 @@ def progress() -> Iterator[session.Progress]:
         yield show
 
 
+def remainder(profile: Profile) -> str:
+    """What of provenance.source a user should read: what was continued, what is left out."""
+    parts = profile.provenance.source.split("; ")
+    return "".join(f"{each}\n" for each in parts if each.startswith(("continues", "left out")))
+
+
 def print_profile(profile: Profile) -> None:
     """Print the machine, its operators and its links."""
     printing.print_table(machine_rows(profile), "machine")

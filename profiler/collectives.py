@@ -5,12 +5,14 @@ collectives of training: a collective that follows a barrier at once finds awake
 caches and is up to twice as fast. Its time runs from the mean moment of entry to the moment the
 last rank leaves, on the clock that the processes of one machine share, so it holds the transfer
 and what a rank waits on average for a late one. Of a send and its receive the receiver is always
-there first. The sample is the mean of the middle four fifths of the repeats; with several groups
-the slowest one of each repeat counts.
+there first. On GPUs the device times a burst of them instead, as launches run ahead of it.
+Groups at once are consecutive ranks (stride 1), or ranks `stride` apart that interleave, as
+data-parallel groups do beside tensor-parallel ones. The sample is the mean of the middle four
+fifths of the repeats; with several groups the slowest one of each repeat counts.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from planner.spec.cluster import Backend
@@ -26,17 +28,50 @@ KIB, MIB = 1 << 10, 1 << 20
 ENDS = (KIB, 4 * KIB, 256 * KIB, 16 * MIB)
 BETWEEN = (16 * KIB, 64 * KIB, MIB, 4 * MIB)
 SECONDS = 0.16
+NODES = 1
+"""A team runs on one machine; `meshwright import` reads nccl-tests of several."""
 LEAST_REPEATS = 5
+BURST = 8
+"""Collectives in a row that a GPU times; assumed: enough to hide the launch of the first."""
+ALWAYS_IN_PLACE = ("all_reduce", "broadcast")
+EITHER_WAY: tuple[CollectiveOp, ...] = ("all_gather", "reduce_scatter")
+"""Ops that torch runs in place only, and those that it runs both ways."""
 
 
 @dataclass(frozen=True, slots=True)
 class CollectiveRequest:
-    """One collective to time: `groups` groups of `ranks` at once, each with a full message."""
+    """One collective to time: `groups` groups of `ranks` at once, each with a full message.
+
+    stride: distance in ranks between the members of a group. inside: in place, for an op that
+    runs either way.
+    """
 
     op: CollectiveOp
     ranks: int
     groups: int
     message_bytes: int
+    stride: int = 1
+    inside: bool = False
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the result overwrites the input."""
+        return self.inside or self.op in ALWAYS_IN_PLACE
+
+    @property
+    def members(self) -> list[tuple[int, ...]]:
+        """The ranks of every group."""
+        span = self.ranks * self.stride
+        return [
+            tuple(range(first, first + span, self.stride))
+            for block in range(0, self.busy, span)
+            for first in range(block, block + self.stride)
+        ]
+
+    def key(self, backend: Backend) -> tuple[object, ...]:
+        """That of its sample."""
+        case = (self.op, backend, self.ranks, self.groups, NODES, self.in_place)
+        return (*case, self.stride, float(self.message_bytes))
 
     @property
     def busy(self) -> int:
@@ -45,7 +80,9 @@ class CollectiveRequest:
 
     def __str__(self) -> str:
         many = f", {self.groups} groups" if self.groups > 1 else ""
-        return f"{self.op} {self.message_bytes} B over {self.ranks} ranks{many}"
+        apart = f" {self.stride} apart" if self.stride > 1 else ""
+        place = ", in place" if self.inside else ""
+        return f"{self.op} {self.message_bytes} B over {self.ranks} ranks{apart}{many}{place}"
 
 
 def backend(device: str) -> Backend:
@@ -62,15 +99,32 @@ def cases(max_ranks: int) -> list[tuple[int, int]]:
     return [(size, 1) for size in sizes] + several
 
 
+def strides(max_ranks: int) -> list[tuple[int, int, int]]:
+    """(ranks, groups, stride) of interleaved groups that fill max_ranks, powers of two."""
+    found = []
+    for ranks, groups in cases(max_ranks):
+        for stride in (2**n for n in range(1, 8)):
+            if ranks * groups == max_ranks and groups > 1 and max_ranks % (ranks * stride) == 0:
+                found.append((ranks, groups, stride))
+    return found
+
+
 def essential(max_ranks: int, sizes: Sequence[int] = ()) -> list[CollectiveRequest]:
     """Common operations at the ends of the grid and at the sizes asked for."""
     return _grid(COMMON, cases(max_ranks), sorted({*ENDS, *sizes}))
 
 
 def further(max_ranks: int) -> list[CollectiveRequest]:
-    """Common operations between the ends, then the rare ones at the ends."""
+    """Common operations between the ends, the rare ones, groups that interleave, in place."""
     rare = [op for op in OPS if op not in COMMON]
-    return _grid(COMMON, cases(max_ranks), BETWEEN) + _grid(rare, cases(max_ranks), ENDS)
+    apart = [
+        replace(request, stride=stride)
+        for ranks, groups, stride in strides(max_ranks)
+        for request in _grid(COMMON, [(ranks, groups)], ENDS)
+    ]
+    inside = [replace(r, inside=True) for r in _grid(EITHER_WAY, cases(max_ranks), ENDS)]
+    between = _grid(COMMON, cases(max_ranks), BETWEEN)
+    return between + _grid(rare, cases(max_ranks), ENDS) + apart + inside
 
 
 def _grid(
@@ -94,27 +148,35 @@ def measure_collectives(
 
 
 def measure_collective(
-    request: CollectiveRequest, team: Team, seconds: float = SECONDS
+    request: CollectiveRequest, team: Team, seconds: float = SECONDS, burst: int | None = None
 ) -> CollectiveSample:
-    """The sample of one request, timed for about `seconds` and at least five times."""
-    ranks = range(request.busy)
-    team.join(tuple(ranks[first : first + request.ranks]) for first in ranks[:: request.ranks])
+    """The sample of one request, timed for about `seconds` and at least five times.
+
+    burst: collectives in a row timed by the device; on a CPU none unless told.
+    """
+    team.join(request.members)
     results: list[list[tuple[float, float]]] = team.run(
         "collective",
         request.busy,
         op=request.op,
-        ranks=request.ranks,
+        groups=request.members,
         message_bytes=request.message_bytes,
+        in_place=request.inside,
+        burst=(BURST if team.device == "cuda" else 0) if burst is None else burst,
         seconds=seconds,
         repeats=LEAST_REPEATS,
     )
-    seconds_each = durations(results, request.ranks)
+    ordered = [results[rank] for group in request.members for rank in group]
+    seconds_each = durations(ordered, request.ranks)
     timing = Timing.of([Lap(each, 0.0) for each in seconds_each])
     return CollectiveSample(
         op=request.op,
         backend=backend(team.device),
         ranks=request.ranks,
         groups=request.groups,
+        nodes=NODES,
+        in_place=request.in_place,
+        stride=request.stride,
         message_bytes=request.message_bytes,
         seconds=typical(seconds_each),
         spread=timing.spread,
@@ -125,7 +187,7 @@ def measure_collective(
 def durations(results: Sequence[Sequence[tuple[float, float]]], ranks: int) -> list[float]:
     """Seconds of each repeat: mean entry to last exit of a group, of the slowest group.
 
-    results: by rank and repeat, when the rank entered and left. Groups are consecutive ranks.
+    results: by rank and repeat, when the rank entered and left, one group after another.
     """
     groups = [results[first : first + ranks] for first in range(0, len(results), ranks)]
     return [

@@ -23,25 +23,35 @@ def profile(
     micro_batch: str = typer.Option("1,2,4", "--micro-batch", help="Microbatch sizes."),
     tp: str = typer.Option("1,2", "--tp", help="Tensor-parallel degrees."),
     dtype: str | None = typer.Option(None, "--dtype", help="fp32, bf16, ... (default: by device)."),
-    ranks: int = typer.Option(2, "--ranks", min=1, help="Most ranks in a collective."),
-    resume: Path | None = typer.Option(None, "--resume", help="Continue this profile.json."),
+    ranks: int | None = typer.Option(
+        None, "--ranks", min=1, help="Most ranks in a collective (default: all GPUs, 2 on a CPU)."
+    ),
+    resume: Path | None = typer.Option(
+        None, "--resume", help="Continue this profile.json (default: the output, if there is one)."
+    ),
+    fresh: bool = typer.Option(False, "--fresh", help="Measure all anew, continue nothing."),
     output_format: str = typer.Option("table", "--format", help="table or json."),
 ) -> None:
-    """Measure this machine: operators, collectives, shared cores."""
+    """Measure this machine: operators, collectives, overlap, launch cost, shared cores.
+
+    Stops when the budget is spent, what tells most first; run it again to continue.
+    """
     from planner.spec import printing
-    from profiler import answer, question
+    from profiler import answer, machine, question
     from profiler.session import take_profile
 
     printing.check_format(output_format, ("table", "json"))
+    earlier = question.previous(output, resume, fresh)
     asked = question.ask(model, seq_len, micro_batch, tp, dtype)
     with answer.progress() as show:
         taken = take_profile(
             asked.requests,
             asked.message_sizes,
-            max_ranks=ranks,
+            max_ranks=ranks or machine.describe().accelerators or 2,
             budget_seconds=question.seconds("--budget", budget),
             reference=asked.reference,
-            previous=question.previous(resume),
+            designed=asked.grid,
+            previous=earlier,
             progress=show,
             checkpoint=output,
             command=f"meshwright profile {model or ''}".strip(),
@@ -50,7 +60,7 @@ def profile(
         printing.print_json(taken.model_dump(mode="json"))
     else:
         answer.print_profile(taken)
-    typer.echo(f"wrote {output}", err=True)
+    typer.echo(f"{answer.remainder(taken)}wrote {output}", err=True)
 
 
 def capture(

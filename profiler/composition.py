@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from planner.graph import counts
 from planner.spec.profile import OperatorSample, Phase
 from planner.spec.workload import DTYPE_BYTES
+from profiler import operators
 from profiler.kinds import distinct
 from profiler.layers import Reference
 from profiler.operators import PHASES, measure_operators
@@ -40,9 +41,9 @@ def measure_composition(
     """
     passes: list[tuple[dict[Phase, float], Samples]] = []
     while len(passes) < PASSES and not (passes and enough()):
-        layer = measure_stack(reference, team, busy)
+        layer = measure_stack(reference, team, busy, SECONDS)
         requests = distinct(reference.operators())
-        batches = measure_operators(requests, team, busy)
+        batches = measure_operators(requests, team, busy, operators.SECONDS)
         known: Samples = {sample.key: sample for batch in batches for sample in batch}
         passes.append((compose(reference, layer, known), known))
     factors = {phase: statistics.median(found[phase] for found, _ in passes) for phase in PHASES}

@@ -1,6 +1,6 @@
 """Fits of collective times: seconds = alpha + S / B, S the bytes of the full message.
 
-Of one case (operation, backend, ranks, groups, nodes) with samples (S_i, t_i):
+Of one case (operation, backend, ranks, groups, nodes, stride) with samples (S_i, t_i):
 
     1/B    minimises  sum over large i of  w_i * ((alpha + S_i / B) / t_i - 1)**2
     alpha  = median over small i of  t_i - S_i / B,  at least MOST_OPTIMISTIC of the least t_i
@@ -51,6 +51,7 @@ def fit(samples: Sequence[CollectiveSample]) -> CollectiveFit:
         ranks=one.ranks,
         groups=one.groups,
         nodes=one.nodes,
+        stride=one.stride,
         latency_seconds=latency,
         bandwidth_bytes_per_second=1.0 / per_byte,
         median_error=float(statistics.median(errors.tolist())),
@@ -91,5 +92,6 @@ def _huber(residuals: Floats) -> Floats:
     return weights
 
 
-def _case(sample: CollectiveSample) -> tuple[str, str, int, int, int]:
-    return (sample.op, sample.backend, sample.ranks, sample.groups, sample.nodes or 0)
+def _case(sample: CollectiveSample) -> tuple[str, str, int, int, int, int]:
+    group = (sample.op, sample.backend, sample.ranks, sample.groups)
+    return (*group, sample.nodes or 0, sample.stride or 0)

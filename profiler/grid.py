@@ -1,4 +1,10 @@
-"""Grid: what to profile when no model is named: layers of three common widths."""
+"""Grid: what to profile when no model is named: layers of three common widths.
+
+Widths and sequences are such that a device of that kind has something to do: on a GPU layers that
+are launch-bound would tell nothing of the others.
+"""
+
+from dataclasses import dataclass
 
 from planner.graph import inventory
 from planner.spec.layer import MLP, Attention, LayerSpec
@@ -6,11 +12,22 @@ from planner.spec.model import Embedding, Head, ModelSpec, Stack
 from profiler.kinds import OperatorRequest, distinct
 from profiler.layers import Reference
 
-WIDTHS = (256, 512, 1024)
-SEQ_LEN = 128
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Of a device kind: widths, tokens of a sequence, width of the layers timed whole."""
+
+    widths: tuple[int, ...]
+    seq_len: int
+    whole: int
+
+
+SCALES = {"cpu": Scale((256, 512, 1024), 128, 256), "cuda": Scale((1024, 2048, 4096), 2048, 2048)}
+WIDTHS = SCALES["cpu"].widths
 MICRO_BATCH = 4
 HEAD_DIM = 64
 VOCAB = 8192
+MOST_POSITIONS = 2048
 
 
 def plain_model(hidden: int = WIDTHS[0], layers: int = 4) -> ModelSpec:
@@ -28,7 +45,7 @@ def plain_model(hidden: int = WIDTHS[0], layers: int = 4) -> ModelSpec:
     mlp = MLP(ffn=4 * hidden, gated=False, activation="gelu_tanh", bias=True)
     stack = Stack(
         name="decoder",
-        embedding=Embedding(vocab=VOCAB, max_positions=1024, positions="learned"),
+        embedding=Embedding(vocab=VOCAB, max_positions=MOST_POSITIONS, positions="learned"),
         kinds=(LayerSpec(attention=attention, feed_forward=mlp),),
         order=(0,) * layers,
     )
@@ -43,18 +60,20 @@ def plain_model(hidden: int = WIDTHS[0], layers: int = 4) -> ModelSpec:
     )
 
 
-def plain_reference(dtype: str) -> Reference:
+def plain_reference(dtype: str, device: str = "cpu") -> Reference:
     """The layers that are timed whole when no model is named."""
-    return Reference.model_validate(
-        {"model": plain_model(), "seq_len": SEQ_LEN, "micro_batch": MICRO_BATCH, "dtype": dtype}
-    )
+    scale = SCALES[device]
+    values = {"model": plain_model(scale.whole), "seq_len": scale.seq_len}
+    return Reference.model_validate({**values, "micro_batch": MICRO_BATCH, "dtype": dtype})
 
 
-def generic_requests(dtype: str) -> list[OperatorRequest]:
+def generic_requests(dtype: str, device: str = "cpu") -> list[OperatorRequest]:
     """Operators of plain models of all widths, at one microbatch and its quarter."""
-    batches = (MICRO_BATCH, 1)
-    models = [plain_model(hidden) for hidden in WIDTHS]
-    return distinct(r for m in models for r in model_requests(m, SEQ_LEN, batches, (1,), dtype))
+    batches, scale = (MICRO_BATCH, 1), SCALES[device]
+    models = [plain_model(hidden) for hidden in scale.widths]
+    return distinct(
+        r for m in models for r in model_requests(m, scale.seq_len, batches, (1,), dtype)
+    )
 
 
 def model_requests(

@@ -13,6 +13,8 @@ The optimiser's operators work on fp32 tensors where weights have 16 bits, and A
 its master copy to the weights. 16-bit logits are widened to fp32 before the loss.
 
 The backward of `residual` is the sum of the two gradients that meet where the stream forks.
+Bare products (profiler.products) and `attention_math`, which stores its scores, are no operators
+of a graph: they are timed to tell a device's constants.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,9 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from planner.spec.documents import InputError
 from planner.spec.workload import DTYPE_BYTES
+from profiler import products
 
 DTYPES: dict[str, torch.dtype] = {
     "fp64": torch.float64,
@@ -32,6 +36,7 @@ DTYPES: dict[str, torch.dtype] = {
     "tf32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
+    "fp8": products.FP8,
 }
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
@@ -39,7 +44,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
     "relu": functional.relu,
 }
-FORWARD_ONLY = ("adamw", "gradient_norm", "zero_gradient")
+UPDATES = ("adamw", "gradient_norm", "zero_gradient")
+FORWARD_ONLY = (*UPDATES, *products.MATMULS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,9 @@ def prepare(request: OperatorRequest, device: str = "cpu") -> Work:
     """Allocate the buffers of an operator. Raises InputError for an unknown kind or dtype."""
     check(request, device)
     make = Buffers(DTYPES[request.dtype], device)
+    if request.kind in products.MATMULS:
+        run = products.product(request.kind, **request.dims, dtype=make.dtype, device=device)
+        return Work(run, make, has_backward=False)
     if request.kind in KINDS:
         return KINDS[request.kind](make, **request.dims)
     gated = request.kind.startswith("gated_")
@@ -162,28 +171,35 @@ def prepare(request: OperatorRequest, device: str = "cpu") -> Work:
 
 def prepare_empty(dtype: str, device: str = "cpu") -> Work:
     """An operator that does nothing, to see what a call of autograd's engine costs."""
-    make = Buffers(DTYPES[dtype], device)
+    make = Buffers(torch.float32 if dtype == "fp8" else DTYPES[dtype], device)
     x = make.activation(1)
     return Work(lambda: x.view_as(x), make)
 
 
 def check(request: OperatorRequest, device: str = "cpu") -> None:
     """Raise InputError if the operator's kind or dtype cannot be timed here."""
-    if request.kind not in KINDS and request.kind.removeprefix("gated_") not in ACTIVATIONS:
+    known = [*KINDS, *products.MATMULS]
+    if request.kind not in known and request.kind.removeprefix("gated_") not in ACTIVATIONS:
         raise InputError(
             f"operator kind {request.kind!r} is unknown; known: "
-            f"{', '.join([*KINDS, *ACTIVATIONS])} and gated_ activations"
+            f"{', '.join([*known, *ACTIVATIONS])} and gated_ activations"
         )
-    if request.dtype not in DTYPES or (request.dtype == "tf32" and device == "cpu"):
+    if request.dtype == "fp8" and request.kind == products.MATMULS[0]:
+        return
+    if request.dtype not in DTYPES or request.dtype == "fp8" or _no_tf32(request.dtype, device):
         raise InputError(
             f"operator dtype {request.dtype!r} cannot be profiled on {device}; "
-            f"choose {', '.join(name for name in DTYPES if name != 'tf32')}"
+            f"choose {', '.join(name for name in DTYPES if name not in ('tf32', 'fp8'))}"
         )
+
+
+def _no_tf32(dtype: str, device: str) -> bool:
+    return dtype == "tf32" and device == "cpu"
 
 
 def footprint_bytes(request: OperatorRequest) -> float:
     """About how many bytes one set of buffers holds, gradients and output included."""
-    wide = 4 if request.kind in FORWARD_ONLY else 1
+    wide = 4 if request.kind in UPDATES else 1
     return _elements(request.kind, request.dims) * max(wide, DTYPE_BYTES[request.dtype])
 
 
@@ -191,9 +207,14 @@ def _elements(kind: str, dims: dict[str, int]) -> float:
     match kind:
         case "linear":
             return 2.0 * (dims["k"] * dims["n"] + dims["m"] * (dims["k"] + dims["n"]))
-        case "attention":
+        case "matmul_nt" | "matmul_nn" | "matmul_tn":
+            m, n, k = dims["m"], dims["n"], dims["k"]
+            return 2.0 * m * n + m * k + n * k
+        case "attention" | "attention_math":
             widths = 2 * dims["heads"] + 2 * dims["kv_heads"]
-            return 2.0 * dims["batch"] * dims["seq"] * widths * dims["head_dim"]
+            whole = 2.0 * dims["batch"] * dims["seq"] * widths * dims["head_dim"]
+            stored = 4.0 * dims["batch"] * dims["heads"] * dims["seq"] ** 2
+            return whole + (stored if kind == "attention_math" else 0.0)
         case "embedding":
             return 2.0 * (dims["vocab"] + dims["rows"]) * dims["width"]
         case "position_embedding":
@@ -297,6 +318,19 @@ def _attention(
     return Work(lambda: attend(q, k, v, heads, kv_heads), make)
 
 
+def _attention_math(make: Buffers, **dims: int) -> Work:
+    """The same with the scores stored: torch's composite kernel."""
+    work = _attention(make, **dims)
+    attended = work.run
+
+    def run() -> Tensor:
+        with sdpa_kernel(SDPBackend.MATH):
+            return attended()
+
+    work.run = run
+    return work
+
+
 def _layernorm(make: Buffers, rows: int, width: int) -> Work:
     x, weight, bias = make.activation(rows, width), make.weight(width), make.weight(width)
     return Work(lambda: functional.layer_norm(x, (width,), weight, bias), make)
@@ -384,6 +418,7 @@ def _zero_gradient(make: Buffers, parameters: int) -> Work:
 KINDS: dict[str, Callable[..., Work]] = {
     "linear": _linear,
     "attention": _attention,
+    "attention_math": _attention_math,
     "layernorm": _layernorm,
     "rmsnorm": _rmsnorm,
     "rotary": _rotary,

@@ -28,7 +28,25 @@ def describe() -> Machine:
         operating_system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         torch=str(torch.__version__),
+        cuda=str(torch.version.cuda or "") if accelerators else "",
+        nccl=_nccl() if accelerators else "",
     )
+
+
+def differences(one: Machine, other: Machine) -> list[str]:
+    """What two machines differ in, in words; empty when they are the same."""
+    return [
+        f"{name} {getattr(one, name)!r}, here {getattr(other, name)!r}"
+        for name in Machine.model_fields
+        if getattr(one, name) != getattr(other, name)
+    ]
+
+
+def _nccl() -> str:
+    """Version of NCCL, empty where torch has none."""
+    if not torch.distributed.is_nccl_available():
+        return ""
+    return ".".join(map(str, torch.cuda.nccl.version()))
 
 
 def rank_environment(device: str = "cpu") -> dict[str, str]:

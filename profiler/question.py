@@ -9,7 +9,7 @@ from planner.spec.documents import InputError
 from planner.spec.model import ModelSpec
 from planner.spec.profile import Profile
 from planner.spec.workload import DTYPE_BYTES
-from profiler import grid, layers, machine
+from profiler import design, grid, layers, machine, products
 from profiler.kinds import DTYPES, OperatorRequest
 from profiler.layers import Reference
 
@@ -19,30 +19,38 @@ MOST_MESSAGE_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to measure."""
+    """What to measure. grid: families of the designed grid (profiler.design)."""
 
     requests: list[OperatorRequest]
     message_sizes: list[int]
     reference: Reference | None
+    grid: list[list[OperatorRequest]]
 
 
 def ask(
     model: str | None, seq_len: int, micro_batches: str, tps: str, dtype: str | None
 ) -> Question:
     """What a model needs, or the generic grid without one. Raises InputError."""
-    chosen = dtype or ("bf16" if machine.describe().kind == "cuda" else "fp32")
-    if chosen not in DTYPES:
-        raise InputError(f"--dtype: {chosen!r} cannot be profiled; choose {', '.join(DTYPES)}")
+    device = machine.describe().kind
+    chosen = dtype or ("bf16" if device == "cuda" else "fp32")
+    if chosen not in DTYPES or chosen == "fp8":
+        known = ", ".join(name for name in DTYPES if name != "fp8")
+        raise InputError(
+            f"--dtype: {chosen!r} cannot be profiled; choose {known} (products in fp8 are measured "
+            f"beside bf16 where the device has them)"
+        )
     batches, degrees = numbers("--micro-batch", micro_batches), numbers("--tp", tps)
+    designed = design.requests(device, chosen, products.has_fp8(device))
     if model is None:
-        return Question(grid.generic_requests(chosen), [], None)
+        return Question(grid.generic_requests(chosen, device), [], None, designed)
     spec = catalog.find_model(model)
     layers.check(spec, seq_len)
     reference = Reference.model_validate(
         {"model": spec, "seq_len": seq_len, "micro_batch": max(batches), "dtype": chosen}
     )
     requests = grid.model_requests(spec, seq_len, batches, degrees, chosen)
-    return Question(requests, message_sizes(spec, seq_len, batches, chosen), reference)
+    sizes = message_sizes(spec, seq_len, batches, chosen)
+    return Question(requests, sizes, reference, designed)
 
 
 def message_sizes(
@@ -70,6 +78,20 @@ def seconds(option: str, text: str) -> float:
         raise InputError(f"{option}: {error}") from None
 
 
-def previous(path: Path | None) -> Profile | None:
-    """The profile to continue. Raises InputError."""
-    return None if path is None else documents.load(Profile, path)
+def previous(output: Path, resume: Path | None, fresh: bool) -> Profile | None:
+    """The profile to continue: the one asked for, else what is at the output. Raises InputError.
+
+    fresh: nothing is continued.
+    """
+    if fresh and resume is not None:
+        raise InputError(f"--fresh measures all anew, --resume {resume} continues; leave one out")
+    path = resume or (output if output.exists() else None)
+    if fresh or path is None:
+        return None
+    found = documents.load(Profile, path)
+    if different := machine.differences(found.machine, machine.describe()):
+        raise InputError(
+            f"{path}: machine: was taken on another machine or torch ({'; '.join(different)}); "
+            f"write to another file with -o, or measure all anew with --fresh"
+        )
+    return found

@@ -1,4 +1,8 @@
-"""Transfers: one collective of torch.distributed on buffers made once."""
+"""Transfers: one collective of torch.distributed on buffers made once.
+
+In place, the part of this rank lies inside the full tensor, where all_gather finds and
+reduce_scatter leaves it.
+"""
 
 import time
 from collections.abc import Callable
@@ -6,8 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
+from profiler import stopwatch
 from profiler.stopwatch import synchronize
 
 # torch 2.13 renames these two and warns about the old names; torch 2.11 has only the old ones
@@ -26,19 +30,33 @@ HEAD_START_SECONDS = 2e-4
 class Transfer:
     """One collective of `message_bytes` (the full tensor) among the ranks of a group.
 
-    The message is rounded up to whole float32 elements per rank.
+    The message is rounded up to whole float32 elements per rank. burst: how many follow each
+    other in one lap, timed on the device; 0: one, on the host's clock (see lap).
     """
 
-    def __init__(self, op: str, group: Any, rank: int, ranks: int, message_bytes: int, device: str):
+    def __init__(
+        self,
+        op: str,
+        group: Any,
+        rank: int,
+        ranks: int,
+        message_bytes: int,
+        device: str,
+        in_place: bool = False,
+        burst: int = 0,
+    ):
         self.group, self.rank, self.device = group, rank, device
         self.peer = dist.get_global_rank(group, 1 - rank) if ranks == 2 else -1
         self.first = dist.get_global_rank(group, 0)
         share = max(1, -(-message_bytes // (4 * ranks)))
         self.whole = torch.zeros(share * ranks, device=device)
-        self.part = torch.zeros(share, device=device)
+        inside = in_place and op in ("all_gather", "reduce_scatter")
+        own = self.whole[rank * share : (rank + 1) * share]
+        self.part = own if inside else torch.zeros(share, device=device)
+        self.burst = burst
         self.other = torch.zeros_like(self.whole) if op == "all_to_all" else self.part
         self.sends = op == "send_recv" and rank == 0
-        self.run: Callable[[], object] = getattr(self, f"_{op}")
+        self.begin: Callable[[bool], Any] = getattr(self, f"_{op}")
         self.square = torch.ones(WORK_WIDTH, WORK_WIDTH, device=device)
         self.scratch = torch.zeros(WORK_BYTES // 4, device=device)
 
@@ -54,8 +72,18 @@ class Transfer:
         self.whole.fill_(1.0)
         self.part.fill_(1.0)
 
+    def run(self) -> None:
+        """Run once; on a GPU the host does not wait."""
+        self.begin(False)
+
     def lap(self) -> tuple[float, float]:
-        """Run once; return its start and end on the machine's monotonic clock."""
+        """Run once; return its start and end on the machine's monotonic clock.
+
+        With a burst: zero and the device's seconds of one. One that is not counted goes before,
+        so that the streams of all ranks have met and no host's delay is in it.
+        """
+        if self.burst:
+            return 0.0, self._device_seconds()
         synchronize(self.device)
         if self.sends:
             _spin(HEAD_START_SECONDS)
@@ -64,27 +92,36 @@ class Transfer:
         synchronize(self.device)
         return start, time.perf_counter()
 
-    def _all_reduce(self) -> None:
-        dist.all_reduce(self.whole, group=self.group)
+    def _device_seconds(self) -> float:
+        clock = stopwatch.clock(self.device)
+        synchronize(self.device)
+        self.run()
+        clock.start()
+        for _ in range(self.burst):
+            self.run()
+        clock.stop()
+        return clock.laps()[0].seconds / self.burst
 
-    def _all_gather(self) -> None:
-        _all_gather(self.whole, self.part, group=self.group)
+    def _all_reduce(self, later: bool) -> Any:
+        return dist.all_reduce(self.whole, group=self.group, async_op=later)
 
-    def _reduce_scatter(self) -> None:
-        _reduce_scatter(self.part, self.whole, group=self.group)
+    def _all_gather(self, later: bool) -> Any:
+        return _all_gather(self.whole, self.part, group=self.group, async_op=later)
 
-    def _all_to_all(self) -> None:
-        dist.all_to_all_single(self.other, self.whole, group=self.group)
+    def _reduce_scatter(self, later: bool) -> Any:
+        return _reduce_scatter(self.part, self.whole, group=self.group, async_op=later)
 
-    def _broadcast(self) -> None:
-        dist.broadcast(self.whole, self.first, group=self.group)
+    def _all_to_all(self, later: bool) -> Any:
+        return dist.all_to_all_single(self.other, self.whole, group=self.group, async_op=later)
 
-    def _send_recv(self) -> Tensor:
-        if self.rank == 0:
-            dist.send(self.whole, self.peer, group=self.group)
-        else:
-            dist.recv(self.whole, self.peer, group=self.group)
-        return self.whole
+    def _broadcast(self, later: bool) -> Any:
+        return dist.broadcast(self.whole, self.first, group=self.group, async_op=later)
+
+    def _send_recv(self, later: bool) -> Any:
+        sends = self.rank == 0
+        if later:
+            return (dist.isend if sends else dist.irecv)(self.whole, self.peer, group=self.group)
+        return (dist.send if sends else dist.recv)(self.whole, self.peer, group=self.group)
 
 
 def _spin(seconds: float) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from profiler import kinds, stopwatch
+from profiler import interference, kinds, launch, stopwatch
 from profiler.kinds import OperatorRequest
 from profiler.layers import Reference, Stack
 from profiler.transfers import Transfer
@@ -124,18 +124,60 @@ class Worker:
         return clock.laps()
 
     def collective(
-        self, members: int, op: str, ranks: int, message_bytes: int, seconds: float, repeats: int
+        self,
+        members: int,
+        op: str,
+        groups: list[list[int]],
+        message_bytes: int,
+        in_place: bool,
+        burst: int,
+        seconds: float,
+        repeats: int,
     ) -> list[tuple[float, float]]:
         """Start and end of every repeat on the clock that all processes of a machine share."""
-        first = self.rank - self.rank % ranks
-        group = self.groups[tuple(range(first, first + ranks))]
-        transfer = Transfer(op, group, self.rank - first, ranks, message_bytes, self.device)
+        transfer = self._transfer(op, groups, message_bytes, in_place, burst)
         everyone = functools.partial(self.gate, members)
         slowest = max(self._timed(transfer, everyone) for _ in range(3))
         longest = torch.tensor([slowest], dtype=torch.float64)
         dist.all_reduce(longest, dist.ReduceOp.MAX, group=self.groups[tuple(range(members))])
         count = min(60, max(repeats, int(seconds / float(longest))))
         return [self._lap(transfer, everyone) for _ in range(count)]
+
+    def _transfer(
+        self, op: str, groups: list[list[int]], size: int, in_place: bool = False, burst: int = 0
+    ) -> Transfer:
+        """This rank's part in a collective of the group that it belongs to."""
+        own = next(ranks for ranks in groups if self.rank in ranks)
+        place = own.index(self.rank), len(own)
+        return Transfer(op, self.groups[tuple(own)], *place, size, self.device, in_place, burst)
+
+    def overlap(
+        self,
+        members: int,
+        op: str,
+        groups: list[list[int]],
+        message_bytes: int,
+        request: tuple[str, dict[str, int], str],
+        seconds: float,
+    ) -> list[list[float]]:
+        """Seconds of computing and of a collective alone, then of each beside the other."""
+        transfer = self._transfer(op, groups, message_bytes)
+        work = kinds.prepare(OperatorRequest(*request), self.device)
+        pair = interference.pair(work.run, transfer, self.device)
+        everyone = functools.partial(self.gate, members)
+        everyone()
+        pair.alone()
+        longest = torch.tensor(pair.needed(), dtype=torch.float64)
+        dist.all_reduce(longest, dist.ReduceOp.MAX, group=self.groups[tuple(range(members))])
+        return interference.repeat(pair, longest.tolist(), everyone, seconds)
+
+    def launch(
+        self, members: int, reference: dict[str, Any], layers: int, seconds: float
+    ) -> dict[str, list[float]]:
+        """Seconds of starting a tiny kernel, by device and host, and a tiny layer, by host."""
+        stack = Stack(Reference.model_validate(reference), layers, self.device)
+        self.gate(members)
+        return launch.measure(stack, layers, self.device, seconds)
 
     def _timed(self, transfer: Transfer, everyone: Callable[[], None]) -> float:
         start, end = self._lap(transfer, everyone)
@@ -223,7 +265,7 @@ def _stack_round(stack: Stack, clocks: Clocks) -> None:
 
 def serve(worker: Worker, tasks: int, replies: int) -> None:
     """Answer tasks until the pipe closes."""
-    names = ("join", "operators", "layers", "copy", "collective")
+    names = ("join", "operators", "layers", "copy", "collective", "overlap", "launch")
     doers: dict[str, Callable[..., Any]] = {name: getattr(worker, name) for name in names}
     with os.fdopen(tasks) as lines, os.fdopen(replies, "w") as out:
         for line in lines:

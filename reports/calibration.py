@@ -1,7 +1,8 @@
 """A user's own calibration: read what they measured, fit, and say how good it is.
 
 The errors of runs left out one by one stand beside those in sample and beside the two trivial
-baselines, each fitted without the group it predicts (reports.validation.baselines).
+baselines, each fitted without the group it predicts (reports.validation.baselines). Of a profile,
+constants fitted to one half of the grid predict the other; no calibration is the baseline.
 """
 
 import datetime
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from planner.search.case_tables import problem
-from planner.search.own_profile import fit_profile
+from planner.search.own_profile import check_profile, device_of, fit_profile
 from planner.search.own_runs import OwnFit, fit_own
 from planner.search.runs import RunPrediction
 from planner.spec import catalog, documents
@@ -60,19 +61,23 @@ def calibrate(
     if path.suffix == ".json":
         if where is not None:
             raise InputError(f"--where chooses among runs; {path} is a profile")
-        return _of_profile(path, runtime or "megatron-core", start)
+        return _of_profile(path, runtime, start)
     cases = _cases(path, runtime, where)
     begun = _start(start, cases[0].cluster.accelerator.name, cases[0].runtime.name)
     found = fit_own(cases, begun, datetime.date.today().isoformat(), where or "")
     return Report(found.calibration, begun, _errors(found))
 
 
-def _of_profile(path: Path, runtime: str, start: str | None) -> Report:
+def _of_profile(path: Path, runtime: str | None, start: str | None) -> Report:
     profile = documents.load(Profile, path)
-    software = catalog.find_runtime(runtime)
-    known = catalog.accelerator_of(profile.machine.accelerator or "")
-    begun = _start(start, known.name, software.name) if known else None
-    return Report(fit_profile(profile, software, begun), begun, {})
+    of_cpu = profile.machine.kind == "cpu"
+    software = catalog.find_runtime(runtime or ("native" if of_cpu else "megatron-core"))
+    device = device_of(profile).name
+    nearest = device if device in catalog.list_accelerators() else None
+    begun = _start(start, device, software.name) if start or nearest else None
+    pairs = check_profile(profile, software)
+    errors = {name: _metrics(*zip(*each, strict=True)) for name, each in pairs.items()}
+    return Report(fit_profile(profile, software, begun), begun, errors)
 
 
 def _cases(path: Path, runtime: str | None, where: str | None) -> list[Case]:
@@ -143,10 +148,11 @@ def constant_rows(report: Report) -> list[Row]:
 
 
 def error_rows(report: Report) -> list[Row]:
-    """The errors of the step time."""
+    """The errors of the step time, or of a profile's samples."""
+    what = "step time" if report.calibration.runs else "seconds of"
     return [
         {
-            "step time": name,
+            what: name,
             "runs": row["runs"],
             "median |error|": _share(row["median_ape"]),
             "mean": _share(row["mean_ape"]),

@@ -30,6 +30,7 @@ sizes, proportional above the largest and constant below the smallest one; with 
 formula keeps its shape and gets the measurement's height. A measurement that notes over how many
 nodes its group was spread stands only for groups spread over as many; where it crosses nodes,
 groups share network cards, so it must have been taken with at least as many groups at once. Of
+groups at several strides those of the nearest number of groups count, then the nearest stride. Of
 results in place and out of place the kind that training uses is taken: all_reduce and broadcast
 in place, the others out of place.
 """
@@ -101,7 +102,7 @@ class CollectiveTimes:
         return "assumed" if ranks == 1 else self.curve(op, ranks, stride, groups)[1]
 
     def _curve(self, op: CollectiveOp, ranks: int, stride: int, groups: int) -> tuple[Curve, Birth]:
-        samples = self._matching(op, ranks, groups, self._nodes(ranks, stride))
+        samples = self._matching(op, ranks, groups, self._nodes(ranks, stride), stride)
         if len(samples) >= 2:
             return _interpolation(samples), "measured"
         formula = _formula(op, ranks, self._route(ranks, stride), self._cluster.backend)
@@ -113,18 +114,30 @@ class CollectiveTimes:
         return min(ranks, _domains(ranks * stride, per_node))
 
     def _matching(
-        self, op: CollectiveOp, ranks: int, groups: int, nodes: int | None = None
+        self,
+        op: CollectiveOp,
+        ranks: int,
+        groups: int,
+        nodes: int | None = None,
+        stride: int = 1,
     ) -> list[CollectiveSample]:
-        """Samples of one case, by size; any spread over nodes where nodes is None."""
+        """Samples of one case, by size; any spread over nodes where nodes is None.
+
+        Of groups at several strides the nearest one is taken: inside a node they differ little.
+        """
         ranks = _partners(op, ranks)
         fitting = [
             s
             for s in self._samples
             if s.op == op and s.ranks == ranks and (nodes is None or _stands_for(s, nodes, groups))
         ]
-        closest = min((s.groups for s in fitting), key=lambda g: abs(g - groups), default=None)
+        closest = min(
+            ((s.groups, s.stride or 1) for s in fitting),
+            key=lambda case: (abs(case[0] - groups), abs(math.log(case[1] / stride))),
+            default=None,
+        )
         ordered = sorted(
-            (s for s in fitting if s.groups == closest),
+            (s for s in fitting if (s.groups, s.stride or 1) == closest),
             key=lambda s: s.in_place is (op in IN_PLACE),
         )
         chosen = {s.message_bytes: s for s in ordered}

@@ -32,10 +32,15 @@ DEPTH = 64
 """Assumed: elements of k that a kernel takes to fill its pipeline."""
 
 
-@lru_cache(maxsize=200_000)
-def share_of_peak(m: int, n: int, k: int, multiprocessors: int) -> float:
+def share_of_peak(m: int, n: int, k: int, multiprocessors: int, depth: float = DEPTH) -> float:
     """The share of the best rate that one product reaches, in (0, 1]."""
-    filled = max(
+    return filled_share(m, n, multiprocessors) * k / (k + depth)
+
+
+@lru_cache(maxsize=200_000)
+def filled_share(m: int, n: int, multiprocessors: int) -> float:
+    """The share that the best tile leaves, however deep the product is."""
+    return max(
         rate
         * m
         * n
@@ -43,17 +48,16 @@ def share_of_peak(m: int, n: int, k: int, multiprocessors: int) -> float:
         / (tm * tn)
         for tm, tn, rate in TILES
     )
-    return filled * k / (k + DEPTH)
 
 
-def shares_of_peak(m: Any, n: Any, k: Any, multiprocessors: int) -> Any:
+def shares_of_peak(m: Any, n: Any, k: Any, multiprocessors: int, depth: float = DEPTH) -> Any:
     """The same for arrays of products."""
     m, n, k = (np.asarray(each, dtype=np.float64) for each in (m, n, k))
     filled = np.zeros(np.broadcast_shapes(m.shape, n.shape))
     for tm, tn, rate in TILES:
         waves = np.ceil(np.ceil(m / tm) * np.ceil(n / tn) / multiprocessors)
         filled = np.maximum(filled, rate * m * n / (waves * multiprocessors) / (tm * tn))
-    return filled * k / (k + DEPTH)
+    return filled * k / (k + depth)
 
 
 def _tiles(m: int, n: int, tm: int, tn: int) -> int:

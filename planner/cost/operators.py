@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.cost.column import larger
-from planner.cost.matmul import share_of_peak, shares_of_peak
+from planner.cost.matmul import DEPTH, share_of_peak, shares_of_peak
 from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Operator
 from planner.spec.cluster import Accelerator, ClusterSpec
@@ -171,7 +171,10 @@ class Roofline:
         if cores is None:
             return 1.0
         columns = any(isinstance(each, np.ndarray) for each in (m, n, k, groups))
-        share: float = (shares_of_peak if columns else share_of_peak)(m, n * groups, k, cores)
+        depth = self.accelerator.matmul_depth
+        deep = DEPTH if depth is None else depth
+        one = shares_of_peak if columns else share_of_peak
+        share: float = one(m, n * groups, k, cores, deep)
         return share
 
 

@@ -54,12 +54,15 @@ PRIORS: Priors = {
     "matmul_efficiency": Prior(0.75, 0.2, 1.0, 0.3),
     "attention_efficiency": Prior(0.45, 0.05, 1.0, 0.4),
     "memory_efficiency": Prior(0.7, 0.2, 1.0, 0.4),
+    "matmul_depth": Prior(64.0, 1.0, 2048.0, 1.0),
+    "launch_seconds": Prior(5e-6, 5e-7, 1e-4, 0.7),
     "fabric_efficiency": Prior(0.9, 0.1, 1.3, 0.5),
     "fabric_latency_seconds": Prior(5e-6, 1e-6, 5e-5, 0.7),
     "network_efficiency": Prior(0.8, 0.05, 1.2, 0.5),
     "layer_host_seconds": Prior(1.5e-3, 1e-5, 2e-2, 1.5),
     "step_seconds": Prior(5e-2, 1e-4, 10.0, 1.5),
     "loss_passes": Prior(6.0, 2.0, 40.0, 0.7),
+    "overlap_slowdown": Prior(0.1, 1e-3, 1.0, 1.0),
     "stage_floor_seconds": Prior(1e-3, 1e-6, 1e-2, 1.5),
     "activation_scale": Prior(1.0, 0.5, 2.0, 0.3),
     "gathered_share": Prior(0.3, 0.01, 1.0, 1.0),
@@ -121,7 +124,7 @@ def fit_time(
     measured = np.array([case.step_seconds for case in tables.cases], dtype=np.float64)
     names = time_names(tables.cases) if names is None else names
     predict = _Predictor(tables, fixed, 0)
-    return _fit(predict, measured, names, _weights(tables.cases), start, priors)
+    return solve(predict, measured, names, _weights(tables.cases), start, priors)
 
 
 def fit_memory(
@@ -134,7 +137,7 @@ def fit_memory(
     measured = np.array([case.peak_bytes for case in tables.cases], dtype=np.float64)
     names = MEMORY if names is None else names
     predict = _Predictor(tables, NOTHING, 1)
-    return _fit(predict, measured, names, _weights(tables.cases), start, priors)
+    return solve(predict, measured, names, _weights(tables.cases), start, priors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ class _Predictor:
         return self.tables.predict({**self.fixed, **values})[self.what]
 
 
-def _fit(
+def solve(
     predict: Callable[[Mapping[str, float]], Floats],
     measured: Floats,
     names: Sequence[ConstantName],
@@ -157,6 +160,10 @@ def _fit(
     start: Mapping[str, float] | None,
     priors: Priors,
 ) -> Fit:
+    """Fit constants so that what `predict` says of them is what was measured (top of the file).
+
+    weights: square roots, one per measured number. start: where to begin (default: the middles).
+    """
     if not names:
         return Fit({}, {})
     known = [priors[name] for name in names]

@@ -25,12 +25,15 @@ ConstantName = Literal[
     "matmul_efficiency",
     "attention_efficiency",
     "memory_efficiency",
+    "matmul_depth",
+    "launch_seconds",
     "fabric_efficiency",
     "fabric_latency_seconds",
     "network_efficiency",
     "layer_host_seconds",
     "step_seconds",
     "loss_passes",
+    "overlap_slowdown",
     "stage_floor_seconds",
     "activation_scale",
     "gathered_share",
@@ -41,12 +44,15 @@ MEANINGS: dict[ConstantName, tuple[str, str]] = {
     "matmul_efficiency": ("", "best rate of a 16-bit matrix product over the peak"),
     "attention_efficiency": ("", "rate of the attention core over the 16-bit peak"),
     "memory_efficiency": ("", "reached memory bandwidth over the data sheet's"),
+    "matmul_depth": ("", "elements of k that fill the pipeline of a matrix product"),
+    "launch_seconds": ("s", "what every operator takes besides its arithmetic and memory"),
     "fabric_efficiency": ("", "bandwidth inside a node over the catalog's"),
     "fabric_latency_seconds": ("s", "latency of one message inside a node"),
     "network_efficiency": ("", "bandwidth between nodes over the catalog's"),
     "layer_host_seconds": ("s", "host floor of one layer, forward and backward"),
     "step_seconds": ("s", "fixed time of a step"),
     "loss_passes": ("", "passes over fp32 logits in the loss, forward and backward"),
+    "overlap_slowdown": ("", "seconds that compute loses per second of a hidden collective"),
     "stage_floor_seconds": ("s", "floor per layer and tp rank where stages span nodes"),
     "activation_scale": ("", "activations kept over what the operators need"),
     "gathered_share": ("", "how much of what tensor parallelism gathers is kept"),
@@ -55,11 +61,18 @@ MEANINGS: dict[ConstantName, tuple[str, str]] = {
 }
 """Unit (none: a ratio) and meaning of every constant."""
 
-OF_ACCELERATOR = ("matmul_efficiency", "attention_efficiency", "memory_efficiency")
+OF_ACCELERATOR = (
+    "matmul_efficiency",
+    "attention_efficiency",
+    "memory_efficiency",
+    "matmul_depth",
+    "launch_seconds",
+)
 OF_RUNTIME = (
     "layer_host_seconds",
     "step_seconds",
     "loss_passes",
+    "overlap_slowdown",
     "stage_floor_seconds",
     "activation_scale",
     "gathered_share",

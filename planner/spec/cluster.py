@@ -21,8 +21,9 @@ class Accelerator(Document):
     gigabytes as GB (an H200 "of 141 GB" reports 143155 MiB), so the catalog reads them as GiB.
     peak_flops holds dense FLOP/s by dtype, matmul_flops the best matrix-product rate anybody
     published. matmul_efficiency: the share of the peak that a large, well-shaped product reaches;
-    multiprocessors quantise the others (planner.cost.matmul). fabric_bytes_per_second is per
-    device and direction. provenance names a source per field.
+    multiprocessors quantise the others (planner.cost.matmul); matmul_depth: elements of k that a
+    kernel takes to fill its pipeline (None: that file's). fabric_bytes_per_second is per device
+    and direction. provenance names a source per field.
     """
 
     SCHEMA = "accelerator/1"
@@ -41,6 +42,7 @@ class Accelerator(Document):
     memory_efficiency: float = pydantic.Field(default=0.80, gt=0, le=1)
     launch_seconds: float = pydantic.Field(default=5e-6, ge=0)
     multiprocessors: int | None = pydantic.Field(default=None, ge=1)
+    matmul_depth: float | None = pydantic.Field(default=None, ge=0)
     notes: str = ""
     provenance: dict[str, Provenance] = {}
 

@@ -3,7 +3,7 @@
 On a CPU every rank is a device: memory is the machine's divided by the ranks, the peak is the
 best rate of a matrix product in the profile,
 
-    FLOP/s = 2 m k n / seconds   of the forward linear operators, the best one by dtype,
+    FLOP/s = 2 m k n / seconds   of forward products, linear or bare, the best one by dtype,
 
 times the slowdown of the ranks that ran beside it, so that the peak is that of one rank alone
 (ClusterSpec.shared_cores then slows ranks that share cores). On a GPU the catalog's device of
@@ -24,6 +24,8 @@ from planner.spec.documents import InputError
 from planner.spec.profile import CollectiveFit, OperatorSample, Profile
 from planner.spec.provenance import Provenance
 from planner.spec.workload import Dtype
+
+PRODUCTS = ("linear", "matmul_nt", "matmul_nn", "matmul_tn")
 
 
 def local_cluster(profile: Profile, devices: int) -> ClusterSpec:
@@ -103,7 +105,7 @@ def _linear_rates(profile: Profile) -> dict[Dtype, float]:
     """The best FLOP/s of a forward matrix product, by dtype."""
     best: dict[Dtype, float] = {}
     for sample in profile.operators:
-        if sample.kind == "linear" and sample.phase == "forward":
+        if sample.kind in PRODUCTS and sample.phase == "forward":
             best[sample.dtype] = max(best.get(sample.dtype, 0.0), _rate(sample))
     if not best:
         raise InputError("profile: operators: no forward `linear` sample; profile again")

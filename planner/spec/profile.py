@@ -37,6 +37,8 @@ class Machine(Frozen):
     operating_system: str = ""
     python: str = ""
     torch: str = ""
+    cuda: str = ""
+    nccl: str = ""
 
     @pydantic.model_validator(mode="after")
     def _host_is_known(self) -> Self:
@@ -50,7 +52,12 @@ class OperatorSample(Frozen):
 
     dims are those of the graph's operator of the same kind. seconds is the median, spread the
     interquartile range over the median (None where nobody noted it), repeats how many timings
-    stand behind them.
+    stand behind them. provenance: how and when it was measured, where it is not the profile's.
+
+    matmul_nn, matmul_nt, matmul_tn are bare products out[m, n] = sum over k, forward only, of one
+    storage layout: rows of A as k (n) or as m (t), of B as n (n) or as k (t). A linear layer's
+    forward is nt, the gradient of its input nn, of its weight tn. attention_math is `attention`
+    with its scores stored.
     """
 
     kind: str
@@ -60,6 +67,7 @@ class OperatorSample(Frozen):
     seconds: float = pydantic.Field(gt=0)
     spread: float | None = pydantic.Field(default=None, ge=0)
     repeats: int = pydantic.Field(default=1, ge=1)
+    provenance: Provenance | None = None
 
     @property
     def key(self) -> tuple[str, tuple[tuple[str, int], ...], str, str]:
@@ -73,7 +81,7 @@ class CollectiveSample(Frozen):
     message_bytes: the full tensor (the output of all_gather, the input of reduce_scatter), not
     the shard. groups: how many groups of this size ran it at the same time. nodes: over how many
     nodes the ranks of one group were spread evenly. in_place: whether the result overwrote the
-    input. Both None where nobody noted it.
+    input. stride: distance in ranks between members of a group. All None where nobody noted it.
     """
 
     op: CollectiveOp
@@ -82,10 +90,79 @@ class CollectiveSample(Frozen):
     groups: int = pydantic.Field(default=1, ge=1)
     nodes: int | None = pydantic.Field(default=None, ge=1)
     in_place: bool | None = None
+    stride: int | None = pydantic.Field(default=None, ge=1)
     message_bytes: float = pydantic.Field(ge=0)
     seconds: float = pydantic.Field(gt=0)
     spread: float | None = pydantic.Field(default=None, ge=0)
     repeats: int = pydantic.Field(default=1, ge=1)
+    provenance: Provenance | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What makes two samples the same measurement."""
+        case = (self.op, self.backend, self.ranks, self.groups, self.nodes, self.in_place)
+        return (*case, self.stride, self.message_bytes)
+
+
+class OverlapSample(Frozen):
+    """A collective beside computing: seconds of each alone and of each beside the other.
+
+    The collective begins with the computing and ends before it (the computing was chosen to last
+    longer), so all of the collective is hidden. compute: kind and dims of what ran, as in
+    OperatorSample. groups: how many groups of this size did the same at once.
+    """
+
+    op: CollectiveOp
+    backend: Backend
+    ranks: int = pydantic.Field(ge=2)
+    groups: int = pydantic.Field(default=1, ge=1)
+    message_bytes: float = pydantic.Field(gt=0)
+    compute: str
+    dtype: Dtype
+    compute_seconds: float = pydantic.Field(gt=0)
+    collective_seconds: float = pydantic.Field(gt=0)
+    compute_beside_seconds: float = pydantic.Field(gt=0)
+    collective_beside_seconds: float = pydantic.Field(gt=0)
+    spread: float | None = pydantic.Field(default=None, ge=0)
+    repeats: int = pydantic.Field(default=1, ge=1)
+    provenance: Provenance | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What makes two samples the same measurement."""
+        case = (self.op, self.backend, self.ranks, self.groups, self.message_bytes)
+        return (*case, self.compute, self.dtype)
+
+    @property
+    def slowdown(self) -> float:
+        """Seconds that computing loses per second of the hidden collective (0 to 1).
+
+        Runtime.overlap_slowdown: compute + slowdown * hidden, hidden as long as it is alone.
+        """
+        lost = self.compute_beside_seconds - self.compute_seconds
+        return min(1.0, max(0.0, lost / self.collective_seconds))
+
+    @property
+    def collective_slowdown(self) -> float:
+        """How much longer the collective takes beside computing (1: not at all)."""
+        return self.collective_beside_seconds / self.collective_seconds
+
+
+class LaunchCost(Frozen):
+    """What it costs to start work, however little the work is.
+
+    kernel_seconds: from the start of one tiny kernel to that of the next, of a chain of them.
+    host_seconds: what the host spends to launch one. layer_host_seconds: forward and backward of
+    one layer (layer_of) whose tensors are so small that only the host counts.
+    """
+
+    kernel_seconds: float = pydantic.Field(gt=0)
+    host_seconds: float = pydantic.Field(gt=0)
+    layer_host_seconds: float = pydantic.Field(gt=0)
+    layer_of: str
+    spread: float | None = pydantic.Field(default=None, ge=0)
+    repeats: int = pydantic.Field(default=1, ge=1)
+    provenance: Provenance | None = None
 
 
 class CollectiveFit(Frozen):
@@ -100,6 +177,7 @@ class CollectiveFit(Frozen):
     ranks: int = pydantic.Field(ge=2)
     groups: int = pydantic.Field(default=1, ge=1)
     nodes: int | None = pydantic.Field(default=None, ge=1)
+    stride: int | None = pydantic.Field(default=None, ge=1)
     latency_seconds: float = pydantic.Field(ge=0)
     bandwidth_bytes_per_second: float = pydantic.Field(gt=0)
     median_error: float = pydantic.Field(ge=0)
@@ -113,7 +191,8 @@ class Profile(Document):
     composition: measured time of a whole layer over the sum of its operators, by phase; what
     the sum of isolated operators misses (framework overhead, colder caches). composition_of
     names the layer. layers, layer_memory, trace: what other tools measured of whole layers and
-    steps. overlap_slowdown: how much longer computing takes while communication runs.
+    steps. overlap_slowdown: how much longer computing takes while communication runs. overlaps:
+    the measurements behind it. launch: what starting a kernel and a layer costs.
     """
 
     SCHEMA = "profile/1"
@@ -131,5 +210,7 @@ class Profile(Document):
     layers: tuple[LayerSample, ...] = ()
     layer_memory: tuple[LayerMemory, ...] = ()
     overlap_slowdown: float | None = pydantic.Field(default=None, ge=1)
+    overlaps: tuple[OverlapSample, ...] = ()
+    launch: LaunchCost | None = None
     trace: TraceSummary | None = None
     provenance: Provenance

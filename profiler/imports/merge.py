@@ -4,7 +4,7 @@ The newer one of two measurements of the same thing stays; fits are made anew ov
 """
 
 from planner.spec.documents import InputError
-from planner.spec.profile import CollectiveSample, Machine, Profile
+from planner.spec.profile import Machine, Profile
 from planner.spec.provenance import Provenance
 from profiler import fits
 from profiler.imports.outcome import Imported
@@ -17,7 +17,7 @@ def into(base: Profile, imported: Imported, where: str) -> Profile:
             f"--into {where}: the import makes a {imported.SCHEMA} document, no profile; leave "
             f"out --into"
         )
-    collectives = {_case(s): s for s in (*base.collectives, *imported.collectives)}
+    collectives = {s.key: s for s in (*base.collectives, *imported.collectives)}
     operators = {sample.key: sample for sample in (*base.operators, *imported.operators)}
     return base.replace(
         machine=_machine(base.machine, imported.machine, where),
@@ -27,6 +27,8 @@ def into(base: Profile, imported: Imported, where: str) -> Profile:
         layers=imported.layers or base.layers,
         layer_memory=imported.layer_memory or base.layer_memory,
         overlap_slowdown=imported.overlap_slowdown or base.overlap_slowdown,
+        overlaps=imported.overlaps or base.overlaps,
+        launch=imported.launch or base.launch,
         trace=imported.trace or base.trace,
         provenance=Provenance(
             birth="measured",
@@ -49,16 +51,4 @@ def _machine(base: Machine, other: Machine, where: str) -> Machine:
         accelerator=base.accelerator or other.accelerator,
         accelerators=base.accelerators or other.accelerators,
         accelerator_memory_bytes=base.accelerator_memory_bytes or other.accelerator_memory_bytes,
-    )
-
-
-def _case(sample: CollectiveSample) -> tuple[object, ...]:
-    return (
-        sample.op,
-        sample.backend,
-        sample.ranks,
-        sample.groups,
-        sample.nodes,
-        sample.in_place,
-        sample.message_bytes,
     )

@@ -14,6 +14,10 @@ from tests.examples import gpt2_like, llama_like
 DIMS = {
     "linear": {"m": 6, "k": 4, "n": 5, "bias": 1},
     "attention": {"batch": 2, "seq": 3, "heads": 4, "kv_heads": 2, "head_dim": 4},
+    "attention_math": {"batch": 2, "seq": 3, "heads": 4, "kv_heads": 2, "head_dim": 4},
+    "matmul_nt": {"m": 6, "n": 5, "k": 4},
+    "matmul_nn": {"m": 6, "n": 5, "k": 4},
+    "matmul_tn": {"m": 6, "n": 5, "k": 4},
     "layernorm": {"rows": 3, "width": 8},
     "rmsnorm": {"rows": 3, "width": 8},
     "rotary": {"rows": 3, "heads": 2, "head_dim": 4},

@@ -1,5 +1,6 @@
 """Sessions: what they measure, keep, continue and leave out."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,22 @@ from typer.testing import CliRunner
 from planner.spec import documents
 from planner.spec.documents import InputError
 from planner.spec.profile import Profile
-from profiler import collectives, commands, composition, grid, operators, question, session
+from profiler import (
+    answer,
+    collectives,
+    commands,
+    composition,
+    grid,
+    launch,
+    operators,
+    overlaps,
+    question,
+    session,
+    slowdown,
+)
 from profiler.kinds import OperatorRequest
 from profiler.layers import Reference
+from profiler.products import MATMULS
 from tests.examples import gpt2_like, with_attention
 
 REQUESTS = [
@@ -31,6 +45,7 @@ def _small() -> Iterator[None]:
         for module, name in ((collectives, "SECONDS"), (operators, "SECONDS")):
             patch.setattr(module, name, 0.005)
         patch.setattr(composition, "SECONDS", 0.02)
+        patch.setattr(slowdown, "SECONDS", 0.02)
         patch.setattr(composition, "PASSES", 1)
         patch.setattr(session, "COPY_BYTES", 1 << 20)
         yield
@@ -101,18 +116,61 @@ def test_a_continued_profile_measures_what_is_new(
         previous=profile,
         progress=lambda what, used: said.append(what),
     )
-    assert said == [str(new)]
+    assert said == [f"{new} (case 1 of 1)"]
     assert again.operators[: len(profile.operators)] == profile.operators
     assert [sample.kind for sample in again.operators[len(profile.operators) :]] == ["rmsnorm"] * 2
 
 
-def test_another_machine_is_not_continued(taken: tuple[Profile, Path, list[str]]) -> None:
+def test_another_torch_is_refused_with_the_way_out(
+    taken: tuple[Profile, Path, list[str]], tmp_path: Path
+) -> None:
     profile, _, _ = taken
     other = profile.replace(machine=profile.machine.replace(torch="1.0"))
-    found = session.take_profile(previous=other, budget_seconds=1e-3)
-    assert found.operators == ()
-    assert found.collectives == ()
-    assert "not used" in found.provenance.source
+    with pytest.raises(InputError, match=r"torch '1\.0', here"):
+        session.take_profile(previous=other)
+    path = documents.save(other, tmp_path / "profile.json")
+    with pytest.raises(InputError, match=r"profile\.json: machine: .* -o, .*--fresh"):
+        question.previous(path, None, fresh=False)
+    assert question.previous(path, None, fresh=True) is None
+    assert question.previous(tmp_path / "new.json", None, fresh=False) is None
+    with pytest.raises(InputError, match="--resume"):
+        question.previous(path, path, fresh=True)
+
+
+def test_a_broad_session_measures_the_grid_overlap_and_launch(
+    taken: tuple[Profile, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted once, continued, and everything has a birth certificate of its own."""
+    monkeypatch.setattr(overlaps, "SIZES", {"cpu": (1 << 12,)})
+    monkeypatch.setattr(overlaps, "WIDTH", {"cpu": 16})
+    for module in (overlaps, launch):
+        monkeypatch.setattr(module, "SECONDS", 0.01)
+    families = [
+        [OperatorRequest(kind, {"m": 16, "n": 24, "k": 32}, "fp32") for kind in MATMULS],
+        [OperatorRequest("matmul_nt", {"m": 16, "n": 16, "k": 32}, "fp8")],
+    ]
+    path = tmp_path / "profile.json"
+
+    def stop(what: str, used: float) -> None:
+        if "beside computing" in what:
+            raise KeyboardInterrupt
+
+    profile, _, _ = taken
+    again = {"reference": REFERENCE, "designed": families, "checkpoint": path}
+    with pytest.raises(KeyboardInterrupt):
+        session.take_profile(REQUESTS, [5000], previous=profile, progress=stop, **again)
+    kept = documents.load(Profile, path)
+    assert kept.launch is not None
+    assert kept.launch.kernel_seconds <= kept.launch.layer_host_seconds
+    assert len(kept.operators) > len(profile.operators)
+    found = session.take_profile(REQUESTS, [5000], previous=kept, **again)
+    assert {s.op for s in found.overlaps} == set(overlaps.OPS)
+    assert found.overlap_slowdown is not None
+    assert "cases found done" in answer.remainder(found)
+    samples = [*found.operators, *found.collectives, *found.overlaps, found.launch]
+    assert all(s.provenance and s.provenance.birth == "measured" for s in samples)
+    assert {s.kind for s in found.operators} >= set(MATMULS)
+    assert "fp8" in {s.dtype for s in found.operators}
 
 
 def test_a_spent_budget_leaves_out_and_says_so() -> None:
@@ -148,8 +206,21 @@ def test_common_collectives_come_first() -> None:
     assert {request.op for request in first + later} == set(collectives.OPS)
     assert {(r.ranks, r.groups) for r in first} == {(2, 1), (4, 1), (2, 2)}
     assert all(r.ranks == 2 for r in first if r.op == "send_recv")
+    assert {(r.ranks, r.groups) for r in later if r.stride == 2} == {(2, 2)}
+    assert {r.op for r in later if r.inside} == set(collectives.EITHER_WAY)
     assert any(r.message_bytes == 12345 and r.groups == 2 for r in first)
     assert collectives.essential(1) == []
+
+
+@pytest.mark.parametrize("most", [2, 4, 6, 8, 16])
+def test_groups_at_once_share_no_rank(most: int) -> None:
+    for request in collectives.essential(most) + collectives.further(most):
+        members = [rank for group in request.members for rank in group]
+        assert sorted(members) == list(range(request.busy))
+        assert len(request.members) == request.groups
+        for group in request.members:
+            assert len(group) == request.ranks
+            assert {b - a for a, b in itertools.pairwise(group)} == {request.stride}
 
 
 def test_the_generic_grid_has_three_widths() -> None:
@@ -178,6 +249,6 @@ def test_the_command_writes_a_profile(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, [*arguments, "table"])
     assert shown.exit_code == 0, shown.output
     assert "left out" in shown.stdout
-    printed = CliRunner().invoke(app, [*arguments, "json", "--resume", str(path)])
+    printed = CliRunner().invoke(app, [*arguments, "json"])
     assert printed.exit_code == 0, printed.output
     assert Profile.model_validate_json(printed.stdout) == documents.load(Profile, path)

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from profiler import collectives, composition, operators, slowdown
+from profiler import collectives, composition, launch, operators, overlaps, slowdown
 from profiler.collectives import CollectiveRequest
 from profiler.kinds import OperatorRequest
 from profiler.layers import Reference
@@ -134,6 +135,77 @@ def test_two_groups_at_once_and_a_group_of_four(team: Team) -> None:
     for ranks, groups in ((2, 2), (4, 1)):
         request = CollectiveRequest("all_reduce", ranks, groups, 4096)
         assert collectives.measure_collective(request, team, seconds=0.01).groups == groups
+
+
+def test_groups_interleave_and_results_overwrite_inputs(team: Team) -> None:
+    apart = CollectiveRequest("all_gather", 2, 2, 4096, stride=2)
+    assert apart.members == [(0, 2), (1, 3)]
+    sample = collectives.measure_collective(apart, team, seconds=0.01)
+    assert (sample.groups, sample.stride, sample.in_place, sample.nodes) == (2, 2, False, 1)
+    for op in collectives.EITHER_WAY:
+        inside = CollectiveRequest(op, 2, 1, 4096, inside=True)  # type: ignore[arg-type]
+        assert collectives.measure_collective(inside, team, seconds=0.01).in_place
+
+
+def test_a_burst_is_timed_by_the_device(team: Team) -> None:
+    """The path of GPUs, with the clock of a CPU."""
+    request = CollectiveRequest("all_reduce", 2, 1, 4096)
+    sample = collectives.measure_collective(request, team, seconds=0.01, burst=3)
+    assert 0 < sample.seconds < 1
+
+
+@pytest.mark.parametrize("op", overlaps.OPS)
+def test_a_collective_runs_beside_computing(
+    team: Team, op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlaps, "WIDTH", {"cpu": 32})
+    request = CollectiveRequest(op, 2, 2, 4096)  # type: ignore[arg-type]
+    sample = overlaps.measure_overlap(request, team, "fp32", seconds=0.01)
+    assert sample.key == overlaps.key(request, "cpu", "fp32")
+    assert 0 <= sample.slowdown <= 1
+    assert sample.repeats >= 4 * 5
+    assert sample.compute_seconds > 0 < sample.collective_beside_seconds
+
+
+def test_the_factor_of_overlap_is_that_of_the_largest_messages() -> None:
+    def sample(size: int, beside: float) -> overlaps.OverlapSample:
+        seconds = {"compute_seconds": 2.0, "collective_seconds": 1.0}
+        seconds |= {"compute_beside_seconds": beside, "collective_beside_seconds": 1.5}
+        case = {"op": "all_reduce", "backend": "gloo", "ranks": 2, "message_bytes": size}
+        return overlaps.OverlapSample.model_validate(
+            {**case, **seconds, "compute": "x", "dtype": "fp32"}
+        )
+
+    many = [sample(4, 2.9), sample(8, 2.2), sample(8, 2.2), sample(8, 9.0)]
+    assert overlaps.overlap_factor(many) == pytest.approx(1 / 0.8)
+    assert overlaps.overlap_factor([]) is None
+    assert many[1].slowdown == pytest.approx(0.2)
+    assert many[3].slowdown == 1.0
+    assert many[0].collective_slowdown == 1.5
+
+
+def test_launching_costs_something(team: Team) -> None:
+    cost = launch.measure_launch(team, "fp32", seconds=0.01)
+    assert 0 < cost.kernel_seconds < cost.layer_host_seconds < 1
+    assert cost.repeats >= launch.LEAST_ROUNDS
+
+
+@pytest.mark.gpu
+def test_a_gpu_times_launch_and_products() -> None:
+    with Team(1, "cuda") as alone:
+        assert launch.measure_launch(alone, "bf16", seconds=0.05).kernel_seconds < 1e-3
+        wanted = OperatorRequest("matmul_nt", {"m": 512, "n": 512, "k": 512}, "bf16")
+        assert operators.measure_batch([wanted], alone, busy=1, seconds=0.05)
+
+
+@pytest.mark.gpu
+def test_two_gpus_overlap() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices; this machine has one")
+    with Team(2, "cuda") as two:
+        request = CollectiveRequest("all_reduce", 2, 1, 4 << 20)
+        assert collectives.measure_collective(request, two, seconds=0.05).seconds < 1
+        assert overlaps.measure_overlap(request, two, "bf16", seconds=0.05).slowdown <= 1
 
 
 def test_durations_run_from_the_mean_entry_to_the_last_exit() -> None:

@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from planner.search import question
 from planner.search.own_profile import fit_profile
 from planner.spec import catalog, documents
 from planner.spec.calibration import Calibration
@@ -124,6 +125,34 @@ def test_a_profile_determines_products_and_links() -> None:
     assert "layer_host_seconds" not in made
 
 
-def test_a_device_without_a_data_sheet_is_refused() -> None:
-    with pytest.raises(InputError, match="the catalog has no"):
-        fit_profile(profile("Home-made"), catalog.find_runtime("megatron-core"), None)
+def test_a_device_that_nobody_knows_must_say_what_it_is() -> None:
+    runtime = catalog.find_runtime("megatron-core")
+    with pytest.raises(InputError, match="accelerator_memory_bytes: missing"):
+        fit_profile(profile("Home-made"), runtime, None)
+    with pytest.raises(InputError, match=r"machine\.accelerator: empty"):
+        fit_profile(profile(""), runtime, None)
+
+
+def test_a_profile_is_calibrated_and_judged_by_its_other_half(tmp_path: Path) -> None:
+    """On the command line: constants, held-out errors beside the data sheet's, and the plan."""
+    source = documents.save(profile("NVIDIA H100 80GB HBM3"), tmp_path / "profile.json")
+    path = tmp_path / "calibration.json"
+    value = json.loads(call(str(source), "-o", str(path), "--format", "json"))
+    errors = {name: row["median_ape"] for name, row in value["errors"].items()}
+    assert errors["collectives, held out"] < 0.05 < errors["collectives, uncalibrated"]
+    shown = call(str(source), "-o", str(path))
+    assert "seconds of" in shown
+    assert "linear bf16, in the fit" in shown
+    made = documents.load(Calibration, path)
+    asked = ("llama3.1-8b", "h100-sxm", "dp=1 tp=8 micro_batch=1", 4096, 8, "megatron-core")
+    steps = []
+    for calibration in (None, str(path)):
+        model, cluster, layout, seq_len, batch, runtime = asked
+        blocks = question.ask(
+            model, cluster, seq_len, batch, None, runtime, calibration=calibration
+        )
+        predicted = question.plan_of_layout(blocks, layout).predicted
+        assert predicted is not None
+        steps.append(predicted.step_seconds)
+    assert made.values()["matmul_efficiency"] < 0.7
+    assert steps[1] != steps[0]
