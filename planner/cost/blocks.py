@@ -13,15 +13,19 @@ measured with k busy ranks is divided by slowdown(k), and the simulator multipli
 slowdown of the moment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import NamedTuple
+from functools import lru_cache, reduce
 
 import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
 
 from planner.cost import overlap
 from planner.cost.collectives import CollectiveTimes, Floats
+from planner.cost.column import MixedError, larger, smaller
+from planner.cost.divisions import Division, Divisions, Register
+from planner.cost.groups import by_group
 from planner.cost.operators import OperatorTimes
 from planner.graph import elements, recompute, transformer
 from planner.graph.attention import CORE_KINDS
@@ -29,7 +33,6 @@ from planner.graph.operator import Block, Collective, LayerKind, Node, Operator
 from planner.graph.view import RankView
 from planner.spec.calibration import Calibration
 from planner.spec.cluster import ClusterSpec
-from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 from planner.spec.profile import CollectiveOp, Phase, Profile
@@ -44,6 +47,9 @@ EMBEDDINGS = ("embedding", "position_embedding")
 
 FORWARD_SHARE_OF_HOST = 1 / 3
 """Assumed: a backward launches about twice the kernels of a forward."""
+
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,31 +88,7 @@ class BlockCost:
         return self.backward * self.weight_share
 
 
-class Division(NamedTuple):
-    """How one block of a microbatch is divided: what its cost depends on besides the block.
-
-    stride, cp_stride, ep_stride: distance in ranks between neighbours of a group; those that share
-    an expert lie side by side, ep_stride / etp apart. groups: tp groups per stage.
-    """
-
-    tp: int
-    micro_batch: int
-    stride: int = 1
-    groups: int = 1
-    cp: int = 1
-    ep: int = 1
-    cp_stride: int = 1
-    ep_stride: int = 1
-    etp: int = 1
-    cp_style: ContextStyle = "ring"
-
-    @classmethod
-    def of(cls, layout: Layout) -> "Division":
-        """How a layout divides a block. Experts lie side by side over tp, cp and dp."""
-        tp, cp, dp = (layout.stride(axis) for axis in ("tp", "cp", "dp"))
-        groups, apart = layout.dp * layout.cp, min(tp, cp, dp) * layout.etp
-        degrees = layout.tp, layout.micro_batch, tp, groups, layout.cp, layout.ep
-        return cls(*degrees, cp, apart, layout.etp, layout.cp_style)
+NUMBERS = tuple(name for name in BlockCost.__dataclass_fields__ if name != "births")
 
 
 class BlockGraphs:
@@ -127,6 +109,12 @@ class BlockGraphs:
         if self.model.encoder is not None:
             parts.append(transformer.encoder_end_graph(self.model, view))
         return nx.compose_all(parts)
+
+    def parts_of(self, block: Block, view: RankView, stops_early: bool) -> "Parts":
+        """The parts of a block; those of a column of views are made anew."""
+        columns = any(isinstance(n, np.ndarray) for n in (view.batch, view.cp, view.ep, view.etp))
+        made = self._parts if columns else self.parts
+        return made(block, view, stops_early)
 
     def _parts(self, block: Block, view: RankView, stops_early: bool) -> "Parts":
         return Parts.of(self.graph(block, view), self.model, view, stops_early)
@@ -169,8 +157,8 @@ class Parts:
             again_selective=tuple(recompute.run_again(graph, "selective", stops_early)),
             saved=(none, selective, full),
             gathered_bytes=sum(gathered),
-            widest_bytes=max((_widest_bytes(op, size) for op in operators), default=0),
-            weight_gradient_bytes=max((op.parameters for op in operators), default=0) * size,
+            widest_bytes=reduce(larger, (_widest_bytes(op, size) for op in operators), 0),
+            weight_gradient_bytes=reduce(larger, (op.parameters for op in operators), 0) * size,
             parameters=sum(op.parameters for op in operators),
             replicated_parameters=sum(op.parameters for op in operators if op.replicated),
             expert_parameters=sum(op.parameters for op in operators if op.expert),
@@ -205,6 +193,7 @@ class Blocks:
         )
         self.collectives = CollectiveTimes(cluster, profile)
         self.cost = lru_cache(maxsize=4096)(self._cost)
+        self._registers: dict[Block, Register] = {}
 
     @classmethod
     def of_plan(cls, plan: Plan) -> "Blocks":
@@ -246,12 +235,40 @@ class Blocks:
         """The block's operators and collectives on one rank."""
         return self.graphs.graph(block, self.view(tp, micro_batch))
 
+    def costs(self, block: Block, divisions: Divisions, field: str) -> Floats:
+        """One field of the block's cost under many divisions, [D]."""
+        register = self._registers.setdefault(block, Register(NUMBERS))
+        missing = register.missing(divisions)
+        if missing is not None:
+            register.add(missing, self._cost_columns(block, missing))
+        return register.values(divisions, field)
+
+    def _cost_columns(self, block: Block, divisions: Divisions) -> dict[str, Floats]:
+        found = {name: np.zeros(len(divisions.rows)) for name in NUMBERS}
+        for rows, alike in divisions.alike():
+            for place, cost in self._alike(block, divisions, rows, alike):
+                for name in NUMBERS:
+                    found[name][place] = getattr(cost, name)
+        return found
+
+    def _alike(
+        self, block: Block, divisions: Divisions, rows: Ints, alike: Division
+    ) -> Iterator[tuple[Ints | int, BlockCost]]:
+        """Costs of rows at once; one by one where a profile or a branch tells them apart."""
+        if self.profile is None and len(rows) > 1:
+            try:
+                yield rows, self._cost(block, alike)
+                return
+            except MixedError:
+                pass
+        yield from ((row, self.cost(block, divisions.one(row))) for row in rows.tolist())
+
     def _cost(self, block: Block, division: Division) -> BlockCost:
-        """Cost of a block under a division."""
+        """Cost of a block under a division, or under a column of them."""
         tp, runtime = division.tp, self.runtime
         degrees = division.cp, division.ep, division.etp
         view = self.view(tp, division.micro_batch, *degrees, division.cp_style)
-        parts = self.graphs.parts(block, view, runtime.recompute_stops_early)
+        parts = self.graphs.parts_of(block, view, runtime.recompute_stops_early)
         births: dict[Birth, float] = {}
         layer = isinstance(block, LayerKind)
         ahead, back = (self._composition(phase) if layer else 1.0 for phase in PHASES)
@@ -328,8 +345,8 @@ class Blocks:
         tp, cp = division.tp, division.cp
         hidden = 0.0
         if steps := [node for node in nodes if node.axis == "cp" and node.op == "send_recv"]:
-            early = [replace(node, count=min(node.count, cp - 1)) for node in steps]
-            hidden = overlap.ring_hidden(self._exchange(early, division), attention, cp)
+            early = [replace(node, count=smaller(node.count, cp - 1)) for node in steps]
+            hidden = overlap.ring_hidden(self._exchange(early, division), attention, 1.0 * cp)
         if self.runtime.overlaps_tp and tp > 1:
             sent = self._exchange([node for node in nodes if node.axis == "tp"], division)
             hidden += sent - overlap.exposed(sent, compute - hidden, float(tp))
@@ -407,8 +424,14 @@ class Blocks:
             "ep": (division.ep, division.ep_stride),
             "etp": (division.etp, division.ep_stride // division.etp),
         }[node.axis]
-        seconds = self.collective(node.op, ranks, stride, division.groups, node.message_bytes)
-        return float(seconds)
+        size = node.message_bytes
+        if any(isinstance(each, np.ndarray) for each in (ranks, stride, size)):
+            rows = len(division.micro_batch)  # type: ignore[arg-type]  # a column here
+            sizes = np.broadcast_to(np.asarray(size, dtype=np.float64), rows)
+            places = np.asarray(ranks), np.asarray(stride), np.asarray(division.groups)
+            # a column passes for the number it stands for
+            return by_group(self.collective, node.op, *places, sizes)  # type: ignore[return-value]
+        return float(self.collective(node.op, ranks, stride, division.groups, size))
 
     def collective(
         self, op: CollectiveOp, ranks: int, stride: int, groups: int, size: Floats | float
@@ -429,9 +452,10 @@ def _widest_bytes(operator: Operator, size: int) -> int:
     computes in fp32 at least."""
     dims = dict(operator.dims)
     if operator.kind in ("linear", "grouped_linear", "convolution"):
-        return dims["m"] * max(dims["k"], dims["n"]) * size
+        wide: int = larger(dims["k"], dims["n"])
+        return dims["m"] * wide * size
     if operator.kind in CORE_KINDS:
-        rows = dims["batch"] * max(dims["seq"], dims.get("keys", 0))
+        rows: int = dims["batch"] * larger(dims["seq"], dims.get("keys", 0))
         return rows * (dims["heads"] + 2 * dims["kv_heads"]) * dims["head_dim"] * size
     if operator.kind in ("cross_entropy", "parallel_cross_entropy"):
         return dims["rows"] * dims["vocab"] * max(size, elements.FP32_BYTES)

@@ -14,6 +14,9 @@ of m/groups rows. Left out: layouts, the choice among equal kernels, clocks unde
 
 import math
 from functools import lru_cache
+from typing import Any
+
+import numpy as np
 
 TILES: tuple[tuple[int, int, float], ...] = (
     (256, 128, 1.0),
@@ -40,6 +43,16 @@ def share_of_peak(m: int, n: int, k: int, multiprocessors: int) -> float:
         / (tm * tn)
         for tm, tn, rate in TILES
     )
+    return filled * k / (k + DEPTH)
+
+
+def shares_of_peak(m: Any, n: Any, k: Any, multiprocessors: int) -> Any:
+    """The same for arrays of products."""
+    m, n, k = (np.asarray(each, dtype=np.float64) for each in (m, n, k))
+    filled = np.zeros(np.broadcast_shapes(m.shape, n.shape))
+    for tm, tn, rate in TILES:
+        waves = np.ceil(np.ceil(m / tm) * np.ceil(n / tn) / multiprocessors)
+        filled = np.maximum(filled, rate * m * n / (waves * multiprocessors) / (tm * tn))
     return filled * k / (k + DEPTH)
 
 

@@ -20,7 +20,10 @@ import math
 from collections import defaultdict
 from typing import NamedTuple
 
-from planner.cost.matmul import share_of_peak
+import numpy as np
+
+from planner.cost.column import larger
+from planner.cost.matmul import share_of_peak, shares_of_peak
 from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Operator
 from planner.spec.cluster import Accelerator, ClusterSpec
@@ -72,6 +75,8 @@ class OperatorTimes:
 
     def estimate(self, operator: Operator, phase: Phase) -> Estimate:
         """Seconds of one phase of an operator, the whole backward together."""
+        if any(isinstance(value, np.ndarray) for _, value in operator.dims):
+            return self._estimate(operator, phase)
         key = (operator.kind, operator.dims, phase)
         if key not in self._known:
             self._known[key] = self._estimate(operator, phase)
@@ -126,7 +131,7 @@ class Roofline:
 
     def seconds(self, operator: Operator, phase: Phase) -> float:
         """Launch plus the slower of arithmetic and memory."""
-        device, moved = self.accelerator, float(operator.bytes_moved(phase))
+        device, moved = self.accelerator, 1.0 * operator.bytes_moved(phase)
         bandwidth = device.memory_bandwidth_bytes_per_second
         if bandwidth is None:
             raise InputError(
@@ -136,7 +141,8 @@ class Roofline:
         if operator.kind in LOSSES:
             moved *= self.loss
         memory = moved / (bandwidth * device.memory_efficiency)
-        return device.launch_seconds + max(self._arithmetic(operator, phase), memory)
+        seconds: float = larger(self._arithmetic(operator, phase), memory)
+        return device.launch_seconds + seconds
 
     def _arithmetic(self, operator: Operator, phase: Phase) -> float:
         if not operator.flops(phase):
@@ -149,7 +155,7 @@ class Roofline:
         best = self._best
         dims = dict(operator.dims)
         groups = dims.get("groups", 1)
-        m, k, n = max(1, dims["m"] // groups), dims["k"], dims["n"]
+        m, k, n = larger(1, dims["m"] // groups), dims["k"], dims["n"]
         if phase == "forward":
             return operator.forward_flops / (best * self._share(m, n, k, groups))
         inputs = operator.input_gradient_flops / self._share(m, k, n, groups)
@@ -164,7 +170,9 @@ class Roofline:
         cores = self.accelerator.multiprocessors
         if cores is None:
             return 1.0
-        return share_of_peak(m, n * groups, k, cores)
+        columns = any(isinstance(each, np.ndarray) for each in (m, n, k, groups))
+        share: float = (shares_of_peak if columns else share_of_peak)(m, n * groups, k, cores)
+        return share
 
 
 def best_flops(accelerator: Accelerator, dtype: str) -> float:

@@ -42,14 +42,16 @@ def exposed(sent: Seconds, computed: Seconds, pieces: Seconds) -> Seconds:
     return result
 
 
-def ring_hidden(steps: float, attention: float, ranks: int) -> float:
+def ring_hidden(steps: Seconds, attention: Seconds, ranks: Seconds) -> Seconds:
     """Seconds of a ring's first ranks - 1 steps that hide behind attention, block by block."""
-    return min(steps, (1 - 1 / ranks) * attention)
+    result: Seconds = np.minimum(steps, (1 - 1 / ranks) * attention)
+    return result
 
 
-def launched(device: float, host: float, latency: float) -> float:
+def launched(device: Seconds, host: float, latency: Seconds) -> Seconds:
     """Seconds of a layer that its host launches: the slower of both, rounded at the corner."""
     if host <= 0:
         return device
-    common = min(latency, device)
-    return float(common + ((device - common) ** CORNER + host**CORNER) ** (1 / CORNER))
+    common = np.minimum(latency, device)
+    result: Seconds = common + ((device - common) ** CORNER + host**CORNER) ** (1 / CORNER)
+    return result

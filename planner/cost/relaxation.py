@@ -99,8 +99,8 @@ def pipeline_bound(
     if schedule == "1f1b":
         many = np.maximum((m + p - 1) / p * theta, theta + (m - (p + 1) / 2) * tau)
         few = np.maximum(theta, m * theta / p)
-        result: Floats = np.maximum(np.where(m > p, many, few), m * tau)
-        return result
+        alternating: Floats = np.maximum(np.where(m > p, many, few), m * tau)
+        return alternating
     busy: Floats = m * np.maximum(theta / p, tau)
     if schedule == "zb-h1":
         return np.maximum(busy, theta)
@@ -127,7 +127,7 @@ def _columns(blocks: Blocks, choices: Candidates) -> Candidates:
     share = -(-blocks.model.layers // p)
     none = np.zeros_like(whole)
     kinds = np.stack([none, none, whole, *(share * each)])
-    middle = max(1, p - 2) if p > 2 else -1
+    middle = 1 if p > 2 else -1
     ranks = np.array([0, p - 1, middle, *[middle] * len(each)])
     return _with_columns(choices, kinds, ranks)
 

@@ -28,13 +28,15 @@ from functools import cache
 import numpy as np
 
 from planner.cost import overlap
-from planner.cost.blocks import FORWARD_SHARE_OF_HOST, Blocks, Division
+from planner.cost.blocks import FORWARD_SHARE_OF_HOST, Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
+from planner.cost.divisions import Division, Divisions
+from planner.cost.groups import by_group
 from planner.graph.operator import Block, Operator
 from planner.spec.layout import V_SHAPED
 from planner.spec.profile import CollectiveOp
-from planner.spec.runtime import CONTEXT_STYLES, SYNCHRONISATIONS, Recompute
+from planner.spec.runtime import SYNCHRONISATIONS, Recompute
 
 NORM_BYTES = 8
 """One fp64 number."""
@@ -120,8 +122,7 @@ class BlockTables:
 
     def _column(self, block: Block, field: str) -> Floats:
         """One field of a block's cost per candidate, [N]."""
-        costs = [self.blocks.cost(block, division) for division in self.divisions]
-        return np.array([float(getattr(cost, field)) for cost in costs])[self.index]
+        return self.blocks.costs(block, self.divisions, field)[self.index]
 
     def over_layers(self, field: str) -> Floats:
         """The sum of a field over the layers of each stage, [N, S]."""
@@ -173,7 +174,7 @@ def _ends_at_first(candidates: Candidates) -> bool:
     return candidates.schedule in V_SHAPED and candidates.vpp % 2 == 0
 
 
-def _divisions(blocks: Blocks, candidates: Candidates) -> tuple[list[Division], Ints]:
+def _divisions(blocks: Blocks, candidates: Candidates) -> tuple[Divisions, Ints]:
     """The distinct divisions of a table, and which of them every row uses.
 
     How many groups run at once matters only where a profile has measured it.
@@ -181,27 +182,21 @@ def _divisions(blocks: Blocks, candidates: Candidates) -> tuple[list[Division], 
     tp, cp, dp = (candidates.stride(axis) for axis in ("tp", "cp", "dp"))
     groups = candidates.replicas if blocks.profile else np.ones_like(tp)
     apart = np.minimum(np.minimum(tp, cp), dp) * candidates.etp
-    strides = (tp * (candidates.tp > 1), cp * (candidates.cp > 1), apart)
-    keys = np.stack(
-        [
-            candidates.tp,
-            candidates.micro_batch,
-            np.maximum(strides[0], 1),
-            groups,
-            candidates.cp,
-            candidates.ep,
-            np.maximum(strides[1], 1),
-            strides[2],
-            candidates.etp,
-            candidates.style * (candidates.cp > 1),
-        ],
-        axis=1,
-    )
+    columns = {
+        "tp": candidates.tp,
+        "micro_batch": candidates.micro_batch,
+        "stride": np.where(candidates.tp > 1, tp, 1),
+        "groups": groups,
+        "cp": candidates.cp,
+        "ep": candidates.ep,
+        "cp_stride": np.where(candidates.cp > 1, cp, 1),
+        "ep_stride": apart,
+        "etp": candidates.etp,
+        "cp_style": np.where(candidates.cp > 1, candidates.style, 0),
+    }
+    keys = np.stack([columns[name] for name in Division._fields], axis=1)
     distinct, index = np.unique(keys, axis=0, return_inverse=True)
-    divisions = [
-        Division._make((*degrees, CONTEXT_STYLES[style])) for *degrees, style in distinct.tolist()
-    ]
-    return divisions, index.reshape(-1)
+    return Divisions(distinct), index.reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,22 +317,9 @@ def _by_group(
     groups: Ints,
     sizes: Floats,
 ) -> Floats:
-    """Seconds of one collective per row (and stage) in a group of each row's own.
-
-    ranks, stride, groups: [N]; sizes: bytes, [N] or [N, S].
-    """
-    if not blocks.profile:
-        groups = np.ones_like(groups)
-    ranks, stride, groups = np.broadcast_arrays(ranks, stride, groups)
-    keys = np.stack([ranks, np.where(ranks > 1, stride, 1), groups], axis=1)
-    distinct, index = np.unique(keys, axis=0, return_inverse=True)
-    index = index.reshape(-1)
-    seconds = np.zeros_like(sizes)
-    for place, (n, apart, side) in enumerate(distinct.tolist()):
-        if n > 1:
-            rows = slice(None) if len(distinct) == 1 else np.flatnonzero(index == place)
-            seconds[rows] = blocks.collective(op, n, apart, side, sizes[rows])
-    return seconds
+    """Seconds of one collective per row (and stage) in a group of each row's own. How many groups
+    run at once matters only where a profile has measured it."""
+    return by_group(blocks.collective, op, ranks, stride, groups if blocks.profile else 1, sizes)
 
 
 def _hop(blocks: Blocks, candidates: Candidates) -> Floats:

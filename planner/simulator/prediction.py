@@ -18,8 +18,9 @@ from collections import Counter
 
 import numpy as np
 
-from planner.cost.blocks import Blocks, Division
+from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
+from planner.cost.divisions import Division
 from planner.cost.estimate import Estimates, estimate
 from planner.graph import counts
 from planner.graph.operator import Block

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from planner.cost.blocks import BlockCost, Blocks, Division
+from planner.cost.blocks import BlockCost, Blocks
+from planner.cost.divisions import Division
 from planner.spec.layout import Layout
 from planner.spec.runtime import Axis, Runtime
 from tests.cost.drawn import asked, questions, runtimes, wide, with_traits

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.cost import overlap
-from planner.cost.blocks import BlockCost, Blocks, Division
+from planner.cost.blocks import BlockCost, Blocks
+from planner.cost.divisions import Division
 from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Collective
 from planner.spec.cluster import ClusterSpec

@@ -1,0 +1,107 @@
+"""Divisions: how blocks are divided over ranks, one by one and many at once.
+
+A search asks for the same divisions again and again, table by table; a Register keeps what each
+costs, so that only new ones are costed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.collectives import Floats
+from planner.cost.column import column
+from planner.spec.layout import Layout
+from planner.spec.runtime import CONTEXT_STYLES, ContextStyle
+
+Ints = NDArray[np.int64]
+
+
+class Division(NamedTuple):
+    """How one block of a microbatch is divided: what its cost depends on besides the block.
+
+    stride, cp_stride, ep_stride: distance in ranks between neighbours of a group; those that share
+    an expert lie side by side, ep_stride / etp apart. groups: tp groups per stage.
+    """
+
+    tp: int
+    micro_batch: int
+    stride: int = 1
+    groups: int = 1
+    cp: int = 1
+    ep: int = 1
+    cp_stride: int = 1
+    ep_stride: int = 1
+    etp: int = 1
+    cp_style: ContextStyle = "ring"
+
+    @classmethod
+    def of(cls, layout: Layout) -> "Division":
+        """How a layout divides a block. Experts lie side by side over tp, cp and dp."""
+        tp, cp, dp = (layout.stride(axis) for axis in ("tp", "cp", "dp"))
+        groups, apart = layout.dp * layout.cp, min(tp, cp, dp) * layout.etp
+        degrees = layout.tp, layout.micro_batch, tp, groups, layout.cp, layout.ep
+        return cls(*degrees, cp, apart, layout.etp, layout.cp_style)
+
+
+class Divisions:
+    """Distinct divisions as rows of Division's fields, [D, fields]; cp_style: in CONTEXT_STYLES."""
+
+    def __init__(self, rows: Ints):
+        self.rows = np.ascontiguousarray(rows)
+        self.key = self.rows.tobytes()
+        size = len(self.key) // max(1, len(rows))
+        self.keys = [self.key[at : at + size] for at in range(0, len(self.key), size or 1)]
+
+    def one(self, row: int) -> Division:
+        """One of them."""
+        *degrees, style = self.rows[row].tolist()
+        return Division._make((*degrees, CONTEXT_STYLES[style]))
+
+    def alike(self) -> list[tuple[Ints, Division]]:
+        """Divisions that a graph treats alike, as columns, and which rows they are: of one tp and
+        one style, with each other degree either 1 or more in all of them."""
+        column_of = dict(zip(Division._fields, self.rows.T, strict=True))
+        names = ("cp", "ep", "etp")
+        flags = [column_of[name] > 1 for name in names]
+        keys = np.stack([column_of["tp"], column_of["cp_style"], *flags], axis=1)
+        distinct, index = np.unique(keys, axis=0, return_inverse=True)
+        found = []
+        for place, (tp, style, *more) in enumerate(distinct.tolist()):
+            rows = np.flatnonzero(index.reshape(-1) == place)
+            columns = {name: column(values[rows]) for name, values in column_of.items()}
+            single = {name: 1 for name, several in zip(names, more, strict=True) if not several}
+            fixed = single | {"tp": tp, "cp_style": CONTEXT_STYLES[style]}
+            found.append((rows, Division(**(columns | fixed))))
+        return found
+
+
+class Register:
+    """Numbers of the divisions seen so far, by name."""
+
+    def __init__(self, names: Sequence[str]):
+        self._place: dict[bytes, int] = {}
+        self._values: dict[str, Floats] = {name: np.zeros(0) for name in names}
+        self._places: tuple[bytes, Ints] = (b"", np.zeros(0, dtype=np.int64))
+
+    def missing(self, divisions: Divisions) -> Divisions | None:
+        """Those not seen yet, None if all are."""
+        if divisions.key == self._places[0]:
+            return None
+        new = [row for row, key in enumerate(divisions.keys) if key not in self._place]
+        return Divisions(divisions.rows[new]) if new else None
+
+    def add(self, divisions: Divisions, values: Mapping[str, Floats]) -> None:
+        """Keep the numbers of new divisions."""
+        first = len(self._place)
+        self._place.update((key, first + row) for row, key in enumerate(divisions.keys))
+        for name, known in self._values.items():
+            self._values[name] = np.concatenate([known, values[name]])
+
+    def values(self, divisions: Divisions, name: str) -> Floats:
+        """A number of every division, [D]. All have been added."""
+        if divisions.key != self._places[0]:
+            places = np.array([self._place[key] for key in divisions.keys], dtype=np.int64)
+            self._places = divisions.key, places
+        return self._values[name][self._places[1]]

@@ -1,0 +1,43 @@
+"""Groups: one collective for many rows whose groups differ.
+
+Rows are gathered by (ranks, stride, groups), because a group's route through the tiers and its
+algorithm depend on nothing else; each distinct group is one call over its rows' sizes.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.collectives import Floats
+from planner.spec.profile import CollectiveOp
+
+Ints = NDArray[np.int64]
+Collective = Callable[[CollectiveOp, int, int, int, Floats], Floats]
+
+
+def by_group(
+    collective: Collective,
+    op: CollectiveOp,
+    ranks: Ints | int,
+    stride: Ints | int,
+    groups: Ints | int,
+    sizes: Floats,
+) -> Floats:
+    """Seconds of one collective per row, in a group of each row's own; 0 in a group of one.
+
+    ranks, stride, groups: [N] or one for all; sizes: bytes, [N] or [N, S].
+    """
+    columns = [np.broadcast_to(np.asarray(each), len(sizes)) for each in (ranks, stride, groups)]
+    keys = np.stack([columns[0], np.where(columns[0] > 1, columns[1], 1), columns[2]], axis=1)
+    first = keys[:1]
+    if (keys == first).all():
+        distinct, index = first, None
+    else:
+        distinct, index = np.unique(keys, axis=0, return_inverse=True)
+    seconds = np.zeros(sizes.shape)
+    for place, (n, apart, side) in enumerate(distinct.tolist()):
+        if n > 1:
+            rows = slice(None) if index is None else np.flatnonzero(index.reshape(-1) == place)
+            seconds[rows] = collective(op, n, apart, side, sizes[rows])
+    return seconds
