@@ -56,7 +56,7 @@ Ints = NDArray[np.int64]
 class BlockCost:
     """Seconds per microbatch, bytes per microbatch, and parameters of a block on one rank.
 
-    weight_share: the part of the backward's compute that makes gradients of weights.
+    backward_weight: what of the backward's compute makes gradients of weights.
     *_tp: tensor-parallel collectives, exposed. again, again_selective: what full and selective
     recomputation run a second time. checkpoint_bytes, selective_bytes: what they keep instead of
     saved_bytes. widest_bytes: the largest activation gradient that the backward makes;
@@ -66,7 +66,7 @@ class BlockCost:
 
     forward: float
     backward: float
-    weight_share: float
+    backward_weight: float
     again: float
     again_selective: float
     forward_tp: float
@@ -81,11 +81,6 @@ class BlockCost:
     replicated_parameters: int
     expert_parameters: int
     births: tuple[tuple[Birth, float], ...]
-
-    @property
-    def backward_weight(self) -> float:
-        """Seconds of the gradients of the weights, a part of the backward."""
-        return self.backward * self.weight_share
 
 
 NUMBERS = tuple(name for name in BlockCost.__dataclass_fields__ if name != "births")
@@ -296,7 +291,7 @@ class Blocks:
         return BlockCost(
             forward=forward,
             backward=backward,
-            weight_share=self._weight_share(parts.operators),
+            backward_weight=backward * self._weight_share(parts.operators),
             again=again,
             again_selective=selective,
             forward_tp=forward_tp,

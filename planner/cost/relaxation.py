@@ -35,6 +35,7 @@ import numpy as np
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
+from planner.cost.estimate import wait_share
 from planner.cost.memory import stage_memory
 from planner.cost.stages import BlockTables, stage_times
 from planner.spec.runtime import Recompute
@@ -73,7 +74,8 @@ def least_seconds(blocks: Blocks, choices: Candidates) -> Floats:
         one = tau / max(1, -(-blocks.model.layers // p))
     pipeline = pipeline_bound(choices.schedule, p, m, theta, tau, one, forward, backward)
     update = times.optimizer[:, 3:].min(axis=1)
-    step: Floats = pipeline + times.reduce[:, 0] + update + blocks.runtime.step_seconds
+    met = (pipeline + times.reduce[:, 0]) * (1 + wait_share(blocks, choices))
+    step: Floats = met + update + blocks.runtime.step_seconds
     return step
 
 
@@ -99,9 +101,9 @@ def pipeline_bound(
     if schedule == "1f1b":
         many = np.maximum((m + p - 1) / p * theta, theta + (m - (p + 1) / 2) * tau)
         few = np.maximum(theta, m * theta / p)
-        alternating: Floats = np.maximum(np.where(m > p, many, few), m * tau)
+        alternating: Floats = np.maximum(np.where(m > p, many, few), tau * m)
         return alternating
-    busy: Floats = m * np.maximum(theta / p, tau)
+    busy: Floats = np.maximum(theta / p, tau) * m
     if schedule == "zb-h1":
         return np.maximum(busy, theta)
     if schedule in ("interleaved", "looped-bfs"):
@@ -112,8 +114,9 @@ def pipeline_bound(
 def _one_stage(blocks: Blocks, choices: Candidates) -> Floats:
     times = stage_times(BlockTables(blocks, choices))
     each = (times.forward + times.backward)[:, 0]
-    step: Floats = choices.microbatches * each + times.reduce[:, 0] + times.optimizer[:, 0]
-    return step + blocks.runtime.step_seconds
+    met = (choices.microbatches * each + times.reduce[:, 0]) * (1 + wait_share(blocks, choices))
+    step: Floats = met + times.optimizer[:, 0] + blocks.runtime.step_seconds
+    return step
 
 
 def _kind_rows(blocks: Blocks) -> tuple[Ints, Ints]:

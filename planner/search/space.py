@@ -58,7 +58,7 @@ def deepest(model: ModelSpec) -> int:
 
 def _schedules(runtime: Runtime, pp: int) -> tuple[Schedule, ...]:
     if pp > 1:
-        return runtime.schedules
+        return tuple(s for s in runtime.schedules if s in ("gpipe", "1f1b"))
     return ("1f1b",) if "1f1b" in runtime.schedules else runtime.schedules[:1]
 
 

@@ -2,7 +2,7 @@
 
 All ranks of one pipeline rank do the same at the same time (their tensor- and data-parallel peers
 are symmetric), so one representative is played; on shared cores it demands the cores of all
-dp*tp of them.
+dp*cp*tp of them.
 
 A rank computes one action after another, in the order of its schedule (planner.simulator.ends).
 A send is issued at once. A receive either holds its rank from the moment it is reached, begins
@@ -59,7 +59,7 @@ def replay(blocks: Blocks, candidates: Candidates, estimates: Estimates, row: in
     shared = blocks.cluster.shared_cores
     if shared is None:
         return play(played, seconds)
-    cores = float(candidates.dp[row] * candidates.tp[row])
+    cores = float(candidates.replicas[row] * candidates.tp[row])
     return play_on_shared_cores(played, seconds, cores, shared)
 
 
