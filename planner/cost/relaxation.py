@@ -57,8 +57,13 @@ def relax(blocks: Blocks, choices: Candidates) -> Relaxed:
     return Relaxed(least_seconds(blocks, choices), least_bytes(blocks, choices))
 
 
-def least_seconds(blocks: Blocks, choices: Candidates) -> Floats:
-    """A lower bound on the step of every row, [N]."""
+def least_seconds(
+    blocks: Blocks, choices: Candidates, pipeline_seconds: Floats | float = 0.0
+) -> Floats:
+    """A lower bound on the step of every row, [N].
+
+    pipeline_seconds: another lower bound on the pipeline that is known, [N].
+    """
     if choices.pp == 1:
         return _one_stage(blocks, choices)
     table = _columns(blocks, choices)
@@ -73,6 +78,7 @@ def least_seconds(blocks: Blocks, choices: Candidates) -> Floats:
     if len(blocks.kinds) > 1:
         one = tau / max(1, -(-blocks.model.layers // p))
     pipeline = pipeline_bound(choices.schedule, p, m, theta, tau, one, forward, backward)
+    pipeline = np.maximum(pipeline, pipeline_seconds)
     update = times.optimizer[:, 3:].min(axis=1)
     met = (pipeline + times.reduce[:, 0]) * (1 + wait_share(blocks, choices))
     step: Floats = met + update + blocks.runtime.step_seconds

@@ -47,6 +47,8 @@ CHUNKED: tuple[Schedule, ...] = (
 SPLIT: tuple[Schedule, ...] = ("zb-h1", "interleaved-zb", "zbv", "dualpipev")
 """Schedules that split the backward."""
 TWO_CHUNKS: tuple[Schedule, ...] = ("zbv", "dualpipev")
+ONE_CHUNK: tuple[Schedule, ...] = ("gpipe", "1f1b")
+"""Schedules whose cuts are solved exactly."""
 
 
 def divisors(n: int) -> list[int]:

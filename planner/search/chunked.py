@@ -1,0 +1,174 @@
+"""Chunked schedules: the best of a family of cuts, each replayed.
+
+With v chunks per rank (or a split backward) the replay has no closed form that is exact for uneven
+chunks, so a family is searched: all p * v chunks hold floor(L / pv) or one layer more, and
+
+    the first chunk holds up to 1 layer less, the last up to 2 less (embedding, head and loss);
+    what is left over stands in the middle, or at the front.
+
+Every member whose bound is below the best step is played with every legal way to recompute. A
+claim of optimality refers to this family.
+
+Bound of a member [proved]: rank i, whose lowest stage is stage i, cannot start before the first
+forward has come through the stages j < i, works m times all its chunks, and (where the backward
+is not split) ends with a backward of stage i, behind which those stages still wait:
+
+    T >= max_i  sum_{j<i} (f_j + b_j) + m * sum of f + b over the chunks of rank i
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates, Ints
+from planner.cost.collectives import Floats
+from planner.cost.estimate import estimate
+from planner.cost.stages import BlockTables
+from planner.search.inner import Cut, Found
+from planner.search.outer_space import SPLIT
+from planner.search.problem import RELATIVE, Counts
+from planner.search.stage_split import usual_counts
+from planner.search.stage_tables import modes
+from planner.simulator.replay import replay
+from planner.spec.layout import even_counts
+from planner.spec.runtime import Recompute
+
+
+def family(layers: int, chunks: int) -> list[Counts]:
+    """The cuts that are tried, the most even first."""
+    found = {even_counts(layers, chunks): None}
+    for first in (0, 1):
+        for last in (0, 1, 2):
+            for front in (False, True):
+                cut = _cut(layers, chunks, first, last, front)
+                if cut is not None:
+                    found.setdefault(cut)
+    return list(found)
+
+
+def _cut(layers: int, chunks: int, first: int, last: int, front: bool) -> Counts | None:
+    base, extra = divmod(layers + first + last, chunks)
+    counts = [base] * chunks
+    middle = (chunks - extra) // 2
+    places = range(extra) if front else range(middle, middle + extra)
+    for place in places:
+        counts[place] += 1
+    counts[0] -= first
+    counts[-1] -= last
+    return tuple(counts) if min(counts) >= 1 else None
+
+
+def family_bounds(blocks: Blocks, table: Candidates) -> Floats:
+    """The bound of every member on the pipeline of every row, [N, members]."""
+    cuts = _members(blocks, table.pp * table.vpp)
+    layout = table.layout(0)
+    ranks = [layout.rank_of_stage(stage) for stage in range(table.pp * table.vpp)]
+    forward, backward = _chunk_seconds(blocks, table, np.array(cuts))
+    path = forward if table.schedule in SPLIT else forward + backward
+    busy = np.zeros((*forward.shape[:2], table.pp))
+    np.add.at(busy, (slice(None), slice(None), ranks), forward + backward)
+    before = np.cumsum(path[:, :, : table.pp], axis=2) - path[:, :, : table.pp]
+    bounds: Floats = (before + table.microbatches[:, None, None] * busy).max(axis=2)
+    return bounds
+
+
+def _chunk_seconds(blocks: Blocks, table: Candidates, cuts: Ints) -> tuple[Floats, Floats]:
+    """Least seconds of the forward and backward of every chunk of every cut, [N, members, S]."""
+    tables = BlockTables(blocks, table)
+    kinds = np.stack([_kinds(blocks, tuple(cut))[0] for cut in cuts.tolist()])
+    found = []
+    for phase in ("forward", "backward"):
+        total = np.zeros((len(table), *cuts.shape))
+        for block, counts in (
+            *((kind, kinds[:, :, k]) for k, kind in enumerate(blocks.kinds)),
+            ("embedding", np.arange(cuts.shape[1])[None] == 0),
+            ("head", np.arange(cuts.shape[1])[None] == cuts.shape[1] - 1),
+        ):
+            each = tables.column(block, phase) + tables.column(block, phase + "_tp")
+            total += each[:, None, None] * counts[None]
+        found.append(total)
+    return found[0], found[1]
+
+
+def _members(blocks: Blocks, chunks: int) -> list[Counts]:
+    """The cuts that a runtime may make."""
+    if blocks.runtime.free_stages:
+        return family(blocks.model.layers, chunks)
+    return [usual_counts(blocks.model, blocks.runtime, chunks)]
+
+
+def solve_chunked(blocks: Blocks, one: Candidates, limit_bytes: float, upper: float) -> Found:
+    """The best of the family below `upper`. one: a table of one outer choice."""
+    found = Found()
+    cuts, bounds = _members(blocks, one.pp * one.vpp), family_bounds(blocks, one)[0]
+    for place in np.argsort(bounds, kind="stable").tolist():
+        if bounds[place] >= found.below(upper):
+            break
+        counts = cuts[place]
+        for mode, again in _ways(blocks, counts):
+            table = with_chunks(blocks, one, counts, mode, again)
+            made = estimate(blocks, table)
+            if made.peak_bytes[0] > limit_bytes:
+                continue
+            if made.bound_seconds[0] < found.below(upper):
+                step = replay(blocks, table, made, 0).step_seconds
+                found.replayed += 1
+                if step < found.below(upper) * (1 - RELATIVE):
+                    found.best = Cut(step, counts, mode, again)
+            break  # more recomputation is slower
+    return found
+
+
+def _ways(blocks: Blocks, counts: Counts) -> Iterator[tuple[Recompute, Counts]]:
+    """Ways to recompute, the fastest first."""
+    none = (0,) * len(counts)
+    yield "none", none
+    for mode in modes(blocks.runtime):
+        if mode == "none":
+            continue
+        if blocks.runtime.recompute_layers != "all":
+            for k in range(1, max(counts)):
+                yield mode, tuple(min(k, n) for n in counts)
+        yield mode, counts
+
+
+def with_chunks(
+    blocks: Blocks, one: Candidates, counts: Counts, mode: Recompute, again: Counts
+) -> Candidates:
+    """The plan of a cut as a table of one row."""
+    layout = one.layout(0)
+    ranks = np.array([layout.rank_of_stage(stage) for stage in range(len(counts))])
+    held, some = _kinds(blocks, counts), _kinds(blocks, again, counts)
+    if mode == "none":
+        some = np.zeros_like(some)
+    if one.vpp == 1:
+        return _holding(one, mode, held, some)
+    chunk = np.repeat(np.arange(one.vpp), one.pp)
+    apart = replace(_holding(one, mode, held, some), stage=ranks, chunk=chunk)
+    whole = [_summed(values, ranks, one.pp) for values in (held, some)]
+    return replace(_holding(one, mode, *whole), chunks=apart)
+
+
+def _holding(one: Candidates, mode: Recompute, held: Ints, some: Ints) -> Candidates:
+    return replace(
+        one, recompute=mode, counts=held.sum(axis=2), kinds=held, recomputed=some, stage=None
+    )
+
+
+def _kinds(blocks: Blocks, counts: Counts, stages: Counts | None = None) -> Ints:
+    """Layers of every kind of the first `counts` layers of each stage, [1, stages, kinds]."""
+    kinds = [tuple(kind) for kind in blocks.kinds]
+    starts = np.cumsum([0, *(stages or counts)])[:-1]
+    found = [
+        [sum(tuple(k) == kind for k in blocks.model.order[at : at + n]) for kind in kinds]
+        for at, n in zip(starts.tolist(), counts, strict=True)
+    ]
+    return np.array([found], dtype=np.int64)
+
+
+def _summed(values: Ints, ranks: Ints, p: int) -> Ints:
+    total = np.zeros((1, p, values.shape[2]), dtype=np.int64)
+    np.add.at(total[0], ranks, values[0])
+    return total

@@ -1,0 +1,241 @@
+"""Outer search: the best plan of the whole space, with a proof.
+
+    1  every outer choice is enumerated (planner.search.outer_space) and relaxed: a lower bound on
+       its step and on its peak, whatever its cut (planner.cost.relaxation)
+    2  those over the memory limit are set aside
+    3  the others are solved in the order of their bound (planner.search.inner, planner.search.
+       chunked), each against the best step so far, until the next bound is no better
+
+Then no plan of the space is faster under this cost model, but for choices whose inner problem
+stayed open or whose schedule is searched in a family: `lower_bound_seconds` is the least of what
+is left, and gap = 1 - lower bound / best. Nothing depends on a clock, unless a time limit is asked
+for; ties go to the choice that comes first in the space.
+
+Objectives: seconds of a step, or its dollars (then numbers of nodes that divide the cluster's are
+choices too, and seconds are weighed by the devices they occupy).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates, Ints
+from planner.cost.collectives import Floats
+from planner.cost.relaxation import least_bytes, least_seconds
+from planner.cost.stages import BlockTables
+from planner.search import outer_space
+from planner.search.chunked import family_bounds, solve_chunked
+from planner.search.inner import Cut, Found, Inner
+from planner.search.outer_space import ONE_CHUNK, divisors
+from planner.search.problem import RELATIVE
+
+BATCH = 65_536
+"""Outer choices relaxed at once: bounds the memory of a search, not its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One row of one table of the space."""
+
+    table: Candidates
+    row: int
+
+    @property
+    def one(self) -> Candidates:
+        """The choice alone."""
+        return self.table.take(np.array([self.row]))
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """An outer choice with its best cut. value: seconds, or dollars."""
+
+    choice: Choice
+    cut: Cut
+    value: float
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the outer choices.
+
+    enumerated: all; impossible: surely over the memory limit; bounded: bound no better than the
+    best step; solved: inner problems; replayed: cuts; family: solved within a family of cuts.
+    """
+
+    enumerated: int = 0
+    impossible: int = 0
+    bounded: int = 0
+    solved: int = 0
+    replayed: int = 0
+    family: int = 0
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Solved choices, best first; the bound on what is not among them."""
+
+    solved: tuple[Solved, ...]
+    lower_bound: float
+    gap: float
+    tally: Tally
+
+
+Filter = Callable[[Candidates], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """All outer choices, relaxed. value_bound: [n] in seconds or dollars; least_bytes: [n]."""
+
+    tables: list[Candidates]
+    owner: Ints
+    row: Ints
+    bound: Floats
+    least_bytes: Floats
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def choice(self, place: int) -> Choice:
+        """One of them."""
+        return Choice(self.tables[int(self.owner[place])], int(self.row[place]))
+
+
+def weight(blocks: Blocks, table: Candidates, dollars: bool) -> Floats:
+    """What one second of each row counts: 1, or the dollars of its devices."""
+    if not dollars:
+        return np.ones(len(table))
+    price = blocks.cluster.accelerator.price_usd_per_hour or 0.0
+    devices = table.dp * table.tp * table.cp * table.pp
+    result: Floats = devices * price / 3600
+    return result
+
+
+def relaxed_space(
+    blocks: Blocks, limit_bytes: float, dollars: bool = False, keep: Filter | None = None
+) -> Space:
+    """Enumerate and relax. Rows over the limit have an infinite bound."""
+    sizes = [blocks.cluster.devices]
+    if dollars:
+        per_node = blocks.cluster.devices_per_node
+        sizes = [per_node * n for n in divisors(blocks.cluster.nodes)]
+    tables: list[Candidates] = []
+    parts: list[tuple[Ints, Floats, Floats]] = []
+    for devices in sizes:
+        asked = outer_space.Question(
+            blocks.model, blocks.cluster, blocks.workload, blocks.runtime, devices
+        )
+        for table in outer_space.legal(asked):
+            kept = table if keep is None else table.take(np.flatnonzero(keep(table)))
+            for start in range(0, len(kept), BATCH):
+                part = kept.take(np.arange(start, min(start + BATCH, len(kept))))
+                parts.append(_relaxed(blocks, part, limit_bytes, dollars))
+                tables.append(part)
+    if not tables:
+        nothing = np.zeros(0)
+        return Space([], np.zeros(0, np.int64), np.zeros(0, np.int64), nothing, nothing)
+    rows, bounds, peaks = (np.concatenate(each) for each in zip(*parts, strict=True))
+    owner = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    return Space(tables, owner, rows, bounds, peaks)
+
+
+def _relaxed(
+    blocks: Blocks, table: Candidates, limit: float, dollars: bool
+) -> tuple[Ints, Floats, Floats]:
+    peaks = least_bytes(blocks, table)
+    bound = np.full(len(table), np.inf)
+    possible = np.flatnonzero(peaks <= limit)
+    if len(possible):
+        some = table.take(possible)
+        pipeline = 0.0 if some.schedule in ONE_CHUNK else family_bounds(blocks, some).min(axis=1)
+        bound[possible] = least_seconds(blocks, some, pipeline) * weight(blocks, some, dollars)
+    return np.arange(len(table)), bound, peaks
+
+
+@dataclass(slots=True)
+class Search:
+    """The third step: solve in the order of the bounds. keeps: how many solved choices to keep."""
+
+    blocks: Blocks
+    space: Space
+    limit_bytes: float
+    dollars: bool = False
+    time_limit_seconds: float | None = None
+    upper: float = np.inf
+    tally: Tally = field(default_factory=Tally)
+    solved: list[Solved] = field(default_factory=list)
+    best: float = np.inf
+    left: float = np.inf
+
+    def run(self) -> Outcome:
+        """Solve until the next bound is no better than the best value."""
+        begun = time.process_time()
+        space, tally = self.space, self.tally
+        self.best = self.upper
+        tally.enumerated = len(space)
+        order = np.argsort(space.bound, kind="stable")
+        order = order[np.isfinite(space.bound[order])]
+        tally.impossible = len(space) - len(order)
+        for done, place in enumerate(order.tolist()):
+            bound = float(space.bound[place])
+            if bound >= self.best * (1 - RELATIVE):
+                tally.bounded = len(order) - done
+                break
+            if self._out_of_time(begun):
+                tally.stopped, self.left = True, min(self.left, bound)
+                break
+            self._solve(space.choice(place))
+        found = sorted(self.solved, key=lambda each: each.value)
+        value = found[0].value if found else np.inf
+        lower = min(self.left, value)
+        gap = max(0.0, 1 - lower / value) if found else 0.0
+        return Outcome(tuple(found), lower, gap if gap > RELATIVE else 0.0, tally)
+
+    def _out_of_time(self, begun: float) -> bool:
+        limit = self.time_limit_seconds
+        return limit is not None and time.process_time() - begun > limit
+
+    def _solve(self, choice: Choice) -> None:
+        one = choice.one
+        scale = float(weight(self.blocks, one, self.dollars)[0])
+        upper = self.best / scale
+        if one.schedule in ONE_CHUNK:
+            found = Inner(self.blocks, one, self.limit_bytes).solve(
+                0, upper, self._most(one, upper)
+            )
+        else:
+            found = solve_chunked(self.blocks, one, self.limit_bytes, upper)
+            self.tally.family += 1
+        self._note(choice, found, scale)
+
+    def _note(self, choice: Choice, found: Found, scale: float) -> None:
+        self.tally.solved += 1
+        self.tally.replayed += found.replayed
+        self.left = min(self.left, found.open_seconds * scale)
+        if found.best is None:
+            return
+        value = found.best.step_seconds * scale
+        self.solved.append(Solved(choice, found.best, value))
+        self.best = min(self.best, value)
+
+    def _most(self, one: Candidates, upper: float) -> int:
+        """The most layers that a stage of a plan below `upper` can hold."""
+        layers = self.blocks.model.layers
+        if one.pp == 1 or not np.isfinite(upper):
+            return layers
+        each = self._layer_seconds(one)
+        return min(layers, int(upper / (int(one.microbatches[0]) * each)) + 1)
+
+    def _layer_seconds(self, one: Candidates) -> float:
+        """The least seconds of one layer of a microbatch."""
+        blocks = self.blocks
+        tables = BlockTables(blocks, one)
+        return min(
+            float((tables.column(kind, "forward") + tables.column(kind, "backward"))[0])
+            for kind in blocks.kinds
+        )

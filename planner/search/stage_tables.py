@@ -1,0 +1,226 @@
+"""Stage tables: what one pipeline rank would cost with any layers, for a few outer choices.
+
+For rank i of p, layers [u, u + n) and a way to recompute, planner.cost gives the seconds of a
+microbatch, the exposed reduction, the update and the peak bytes; columns of Candidates are such
+ranks. Where the peak exceeds the limit the seconds are infinite, so memory is no constraint of
+the search behind (planner.search.problem). Layers of one kind are counted: u does not matter.
+
+Transfers that hold their rank are part of what receives them: f + hop behind the first stage,
+b + hop before the last. Everything up to the update waits for the slowest replica, so its seconds
+are (1 + wait) times as long.
+
+Ways to recompute (`Way`): a mode for the first `layers` layers of every stage; or, with layers
+None, of each stage the fewest that fit. For layers of one kind the fewest is a formula, because the peak
+falls linearly from one layer that recomputes to n of them; of several kinds they are tried one
+after the other, from the front of the stage. It is the cheapest choice: what a layer kind
+recomputes costs the same wherever the layer stands.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates, Ints
+from planner.cost.collectives import Floats
+from planner.cost.estimate import wait_share
+from planner.cost.memory import stage_memory
+from planner.cost.stages import BlockTables, stage_times
+from planner.search.problem import Problem, ScheduleName
+from planner.spec.runtime import Recompute, Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Which layers recompute: the first `layers` of every stage; None: the fewest that fit."""
+
+    mode: Recompute
+    layers: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageTables:
+    """[B, p, U, N + 1] each, for B outer choices of one table; again: layers that recompute."""
+
+    choices: Candidates
+    way: Way
+    forward: Floats
+    backward: Floats
+    reduce: Floats
+    update: Floats
+    again: Ints
+    fixed: float
+
+    def problem(self, row: int, layers: int) -> Problem:
+        """The inner problem of one choice."""
+        name: ScheduleName = "gpipe" if self.choices.schedule == "gpipe" else "1f1b"
+        return Problem(
+            schedule=name,
+            stages=self.choices.pp,
+            microbatches=int(self.choices.microbatches[row]),
+            layers=layers,
+            forward=self.forward[row],
+            backward=self.backward[row],
+            reduce=self.reduce[row],
+            update=self.update[row],
+            fixed=self.fixed,
+        )
+
+    def recomputed(self, row: int, counts: tuple[int, ...]) -> tuple[int, ...]:
+        """Layers of each stage that recompute in a plan."""
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        kept = self.again.shape[2] > 1
+        return tuple(
+            int(self.again[row, i, int(start) if kept else 0, n])
+            for i, (start, n) in enumerate(zip(starts, counts, strict=True))
+        )
+
+
+def modes(runtime: Runtime) -> list[Recompute]:
+    """The recompute modes that differ: selective equals none where scores are never stored."""
+    return [m for m in runtime.recompute if m != "selective" or not runtime.flash_attention]
+
+
+def stage_tables(
+    blocks: Blocks, choices: Candidates, way: Way, limit_bytes: float, most: int
+) -> StageTables:
+    """Tables with up to `most` layers per stage. choices: rows of one table of the space."""
+    columns = Columns.of(blocks, choices.pp, min(most, blocks.model.layers))
+    again = _again(blocks, choices, columns, way, limit_bytes)
+    played = columns.choices(choices, way.mode, again)
+    tables = BlockTables(blocks, played)
+    over = stage_memory(tables).total > limit_bytes
+    times = stage_times(tables)
+    hop, later = times.hop[:, None], 1 + wait_share(blocks, choices)[:, None]
+    forward = (times.forward + hop * ~tables.first) * later
+    backward = (times.backward + hop * ~tables.last) * later
+    spread = columns.spread
+    return StageTables(
+        choices=choices,
+        way=way,
+        forward=spread(forward),
+        backward=spread(np.where(over, np.inf, backward)),
+        reduce=spread(times.reduce * later),
+        update=spread(times.optimizer),
+        again=columns.spread_counts(again),
+        fixed=blocks.runtime.step_seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Ranks with layers: C columns. rank: [C]; kinds: [C, K]; prefix: kinds of the first r layers
+    of a column, [C, N + 1, K]; place: the column of (i, u, n), [p, U, N + 1], -1 for none."""
+
+    rank: Ints
+    kinds: Ints
+    prefix: Ints
+    place: Ints
+
+    @classmethod
+    def of(cls, blocks: Blocks, p: int, most: int) -> "Columns":
+        """All columns of p ranks with up to `most` layers (one rank holds them all)."""
+        layers, kinds = blocks.model.layers, len(blocks.kinds)
+        if kinds == 1:
+            segments = np.arange(most + 1)[None, :, None] if p > 1 else None
+            if segments is None:
+                held = np.array([[[layers]]])
+                place = np.full((1, 1, layers + 1), -1)
+                place[0, 0, layers] = 0
+                return cls(np.zeros(1, np.int64), held[0], _ramp(held[0], layers), place)
+            n = np.tile(np.arange(most + 1), p)[:, None]
+            place = np.arange(p * (most + 1)).reshape(p, 1, most + 1)
+            return cls(np.repeat(np.arange(p), most + 1), n, _ramp(n, most), place)
+        return cls._of_kinds(blocks, p, most)
+
+    @classmethod
+    def _of_kinds(cls, blocks: Blocks, p: int, most: int) -> "Columns":
+        order = [tuple(each) for each in blocks.model.order]
+        is_kind = np.array([[each == tuple(kind) for kind in blocks.kinds] for each in order])
+        layers = len(order)
+        before = np.concatenate([np.zeros((1, is_kind.shape[1]), np.int64), is_kind.cumsum(axis=0)])
+        if p == 1:
+            most = layers
+        start, held = np.arange(layers + 1)[:, None], np.arange(most + 1)[None, :]
+        ends = np.minimum(start + held, layers)
+        # a segment is known by the kinds of each of its prefixes
+        steps = np.minimum(start[:, :, None] + np.arange(most + 1)[None, None, :], ends[:, :, None])
+        prefix = before[steps] - before[start[:, :, None]]
+        legal = start + held <= layers
+        if p == 1:
+            legal &= held == layers
+        flat = prefix.reshape(-1, (most + 1) * prefix.shape[3])
+        distinct, index = np.unique(flat, axis=0, return_inverse=True)
+        prefixes = distinct.reshape(len(distinct), most + 1, prefix.shape[3])
+        index = np.where(legal, index.reshape(legal.shape), -1)
+        used, again = np.unique(index[index >= 0], return_inverse=True)
+        index[index >= 0] = again
+        prefixes = prefixes[used]
+        count = len(used)
+        offsets = (np.arange(p) * count)[:, None, None]
+        place = np.where(index[None] >= 0, index[None] + offsets, -1)
+        tiled = np.tile(prefixes, (p, 1, 1))
+        return cls(np.repeat(np.arange(p), count), tiled[:, -1], tiled, place)
+
+    def choices(self, choices: Candidates, mode: Recompute, again: Ints) -> Candidates:
+        """The columns under outer choices, the first `again` [B, C] layers recomputing."""
+        rows = len(choices)
+        kinds = np.broadcast_to(self.kinds[None], (rows, *self.kinds.shape))
+        chosen = self.prefix[np.arange(len(self.rank))[None, :], again]
+        return replace(
+            choices,
+            recompute=mode,
+            counts=kinds.sum(axis=2),
+            kinds=kinds,
+            recomputed=chosen if mode != "none" else np.zeros_like(chosen),
+            stage=self.rank,
+        )
+
+    def spread(self, values: Floats) -> Floats:
+        """Values of columns, [B, C], at (i, u, n); infinite where there is no column."""
+        padded = np.append(values, np.full((len(values), 1), np.inf), axis=1)
+        return padded[:, self.place]
+
+    def spread_counts(self, values: Ints) -> Ints:
+        """The same for counts; 0 where there is no column."""
+        padded = np.append(values, np.zeros((len(values), 1), np.int64), axis=1)
+        return padded[:, self.place]
+
+
+def _ramp(held: Ints, most: int) -> Ints:
+    """The kinds of every prefix where there is one kind, [C, most + 1, 1]."""
+    return np.minimum(np.arange(most + 1)[None, :, None], held[:, :, None])
+
+
+def _again(blocks: Blocks, choices: Candidates, columns: Columns, way: Way, limit: float) -> Ints:
+    """Layers of every column that recompute, [B, C]."""
+    held = np.broadcast_to(columns.kinds.sum(axis=1)[None], (len(choices), len(columns.rank)))
+    if way.mode == "none":
+        return np.zeros_like(held)
+    if way.layers is not None:
+        return np.minimum(held, way.layers)
+
+    def peak(again: Ints) -> Floats:
+        return stage_memory(BlockTables(blocks, columns.choices(choices, way.mode, again))).total
+
+    if len(blocks.kinds) == 1:
+        return _fewest(peak, held, limit)
+    found = np.where(peak(np.zeros_like(held)) <= limit, 0, held)
+    for again in range(int(held.max()) - 1, 0, -1):
+        tried = np.minimum(held, again)
+        better = (peak(tried) <= limit) & (found > 0)
+        found = np.where(better, tried, found)
+    return found
+
+
+def _fewest(peak: Callable[[Ints], Floats], held: Ints, limit: float) -> Ints:
+    """The fewest layers of one kind that must recompute, by the line from one to all."""
+    none, one = peak(np.zeros_like(held)), peak(np.minimum(held, 1))
+    every = peak(held)
+    slope = np.maximum((one - every) / np.maximum(held - 1, 1), 1.0)  # at least a byte a layer
+    need = 1 + np.ceil((one - limit) / slope * (1 - 1e-12))
+    found = np.clip(need, 1, np.maximum(held, 1)).astype(np.int64)
+    found = np.minimum(np.where(none <= limit, 0, found), held)
+    # the line is exact but for rounding
+    return np.where(peak(found) > limit, np.minimum(found + 1, held), found)
