@@ -5,6 +5,7 @@ mode, so that every formula is a handful of numpy expressions over [N] or [N, pp
 """
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Self
 
@@ -52,19 +53,9 @@ class Candidates:
 
     def layout(self, row: int) -> Layout:
         """One row as a Layout."""
-        return Layout(
-            dp=int(self.dp[row]),
-            tp=int(self.tp[row]),
-            pp=self.pp,
-            vpp=self.vpp,
-            cp=self.cp,
-            ep=self.ep,
-            micro_batch=int(self.micro_batch[row]),
-            zero=int(self.zero[row]),
-            recompute=self.recompute,
-            schedule=self.schedule,
-            axis_order=self.axis_order,
-        )
+        degrees = int(self.dp[row]), int(self.tp[row]), self.pp, self.vpp, self.cp, self.ep
+        rest = int(self.micro_batch[row]), int(self.zero[row]), self.recompute, self.schedule
+        return _layout(*degrees, *rest, self.axis_order)
 
     def layer_counts(self, row: int) -> tuple[int, ...]:
         """Layers per stage of one row."""
@@ -98,3 +89,33 @@ class Candidates:
             cp=layout.cp,
             ep=layout.ep,
         )
+
+
+@functools.lru_cache(maxsize=65_536)
+def _layout(
+    dp: int,
+    tp: int,
+    pp: int,
+    vpp: int,
+    cp: int,
+    ep: int,
+    micro_batch: int,
+    zero: int,
+    recompute: Recompute,
+    schedule: Schedule,
+    axis_order: tuple[Axis, ...],
+) -> Layout:
+    """A Layout, checked once: tables ask for the same ones again with every set of constants."""
+    return Layout(
+        dp=dp,
+        tp=tp,
+        pp=pp,
+        vpp=vpp,
+        cp=cp,
+        ep=ep,
+        micro_batch=micro_batch,
+        zero=zero,
+        recompute=recompute,
+        schedule=schedule,
+        axis_order=axis_order,
+    )

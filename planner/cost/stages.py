@@ -21,6 +21,7 @@ the reduction of a layer hides behind the last backward of those before it, and 
     reduce  = exposed + overlap_slowdown * (reduce - exposed)
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +85,14 @@ def kind_counts(blocks: Blocks, counts: Ints) -> Ints:
     return result
 
 
+@functools.lru_cache(maxsize=65_536)
+def _division(
+    tp: int, micro_batch: int, dp: int, pp: int, cp: int, ep: int, axis_order: tuple[Axis, ...]
+) -> Division:
+    degrees = {"tp": tp, "micro_batch": micro_batch, "dp": dp, "pp": pp, "cp": cp, "ep": ep}
+    return Division.of(Layout(axis_order=axis_order, **degrees))
+
+
 class BlockTables:
     """The costs of every block for a table of candidates: distinct ones, and who uses which."""
 
@@ -96,9 +105,8 @@ class BlockTables:
         self.layers = kind_counts(blocks, candidates.counts)
 
     def _division(self, tp: int, micro_batch: int, dp: int) -> Division:
-        candidates = self.candidates
-        degrees = {name: getattr(candidates, name) for name in ("pp", "cp", "ep", "axis_order")}
-        return Division.of(Layout(dp=dp, tp=tp, micro_batch=micro_batch, **degrees))
+        same = self.candidates
+        return _division(tp, micro_batch, dp, same.pp, same.cp, same.ep, same.axis_order)
 
     def column(self, block: Block, field: str) -> Floats:
         """One field of a block's cost per candidate, [N]."""
