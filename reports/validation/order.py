@@ -32,10 +32,15 @@ def order_metrics(
     outcomes: Sequence[Outcome],
     predicted: Sequence[float | None],
     at_risk: Sequence[bool] | None = None,
+    wide: bool = False,
 ) -> dict[str, Any]:
-    """groups: questions with two timed layouts or more. at_risk: whom the planner would avoid."""
+    """groups: questions with two timed layouts or more. at_risk: whom the planner would avoid.
+
+    wide: a question is (model, devices, batch) only (Outcome.wide_question).
+    """
     risky = at_risk or [False] * len(outcomes)
-    questions = _questions(outcomes, predicted, risky)
+    asked = [each.wide_question if wide else each.question for each in outcomes]
+    questions = _questions(outcomes, asked, predicted, risky)
     right = pairs = 0.0
     regrets = []
     for guess, measured, risk in questions:
@@ -51,13 +56,16 @@ def order_metrics(
 
 
 def _questions(
-    outcomes: Sequence[Outcome], predicted: Sequence[float | None], at_risk: Sequence[bool]
+    outcomes: Sequence[Outcome],
+    asked: Sequence[Question],
+    predicted: Sequence[float | None],
+    at_risk: Sequence[bool],
 ) -> list[tuple[Floats, Floats, Floats]]:
     """(predicted, measured, risk) of every question with two timed runs or more."""
     found: dict[Question, list[tuple[float, float, float]]] = defaultdict(list)
-    for outcome, seconds, risk in zip(outcomes, predicted, at_risk, strict=True):
+    for outcome, question, seconds, risk in zip(outcomes, asked, predicted, at_risk, strict=True):
         if seconds is not None and outcome.measured_seconds:
-            found[outcome.question].append((seconds, outcome.measured_seconds, float(risk)))
+            found[question].append((seconds, outcome.measured_seconds, float(risk)))
     columns = (np.array(rows).T for rows in found.values() if len(rows) > 1)
     return [(guess, measured, risk) for guess, measured, risk in columns]
 

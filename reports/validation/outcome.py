@@ -49,6 +49,11 @@ class Outcome:
         return self.source, self.model, device, self.devices, self.global_batch, self.seq_len
 
     @property
+    def wide_question(self) -> Question:
+        """The same whatever the sequence and the kind of device: (model, devices, batch)."""
+        return self.source, self.model, "", self.devices, self.global_batch, 0
+
+    @property
     def device_flops(self) -> float:
         """FLOPs of one device in the step."""
         return self.flops / self.devices
