@@ -163,7 +163,8 @@ class Parts:
 class Blocks:
     """Costs of the blocks of a model, by their division, cached.
 
-    kinds: the kinds of layers there are, in the order of their first layer. stored: the format of
+    kinds: the kinds of layers there are, in the order of their first layer. kinds_before: how many
+    of each kind stand before layer u, [layers + 1, kinds]. stored: the format of
     weights and activations. graphs: those of the model, if they have been built already.
     calibration: what the cluster and the runtime have been calibrated by, for bands and births.
     """
@@ -180,7 +181,9 @@ class Blocks:
     ):
         self.model, self.cluster, self.workload = model, cluster, workload
         self.runtime, self.profile, self.calibration = runtime, profile, calibration
-        self.kinds = tuple(LayerKind(*each) for each in dict.fromkeys(model.order))
+        order = model.order
+        self.kinds = tuple(LayerKind(*each) for each in dict.fromkeys(order))
+        self.kinds_before = _kinds_before(order, self.kinds)
         self.stored = stored_dtype(workload.dtype)
         self.graphs = graphs or BlockGraphs(model)
         self.operators = OperatorTimes(
@@ -437,6 +440,12 @@ class Blocks:
             return seconds
         busy = self.collectives.measured_busy(op, ranks, groups)
         return seconds * self.alone(busy)
+
+
+def _kinds_before(order: Sequence[tuple[int, int]], kinds: Sequence[LayerKind]) -> Ints:
+    is_kind = np.array([[each == tuple(kind) for kind in kinds] for each in order], dtype=np.int64)
+    before: Ints = np.concatenate([np.zeros((1, len(kinds)), np.int64), is_kind.cumsum(axis=0)])
+    return before
 
 
 def _ungathered(parts: Parts, tp: int) -> float:

@@ -127,9 +127,8 @@ def _one_stage(blocks: Blocks, choices: Candidates) -> Floats:
 
 def _kind_rows(blocks: Blocks) -> tuple[Ints, Ints]:
     """Layers of every kind in the whole model, [kinds], and one of each kind, [kinds, kinds]."""
-    kinds = [tuple(kind) for kind in blocks.kinds]
-    whole = np.array([sum(tuple(o) == kind for o in blocks.model.order) for kind in kinds])
-    return whole, np.eye(len(kinds), dtype=np.int64)
+    whole = blocks.kinds_before[-1]
+    return whole, np.eye(len(whole), dtype=np.int64)
 
 
 def _columns(blocks: Blocks, choices: Candidates) -> Candidates:
@@ -140,12 +139,13 @@ def _columns(blocks: Blocks, choices: Candidates) -> Candidates:
     kinds = np.stack([none, none, whole, *(share * each)])
     middle = 1 if p > 2 else -1
     ranks = np.array([0, p - 1, middle, *[middle] * len(each)])
-    return _with_columns(choices, kinds, ranks)
+    return with_columns(choices, kinds, ranks)
 
 
-def _with_columns(
+def with_columns(
     choices: Candidates, kinds: Ints, ranks: Ints, recompute: Recompute = "none"
 ) -> Candidates:
+    """The choices with columns of `kinds` layers, [S, kinds], on pipeline ranks `ranks`, [S]."""
     rows = len(choices)
     tiled = np.broadcast_to(kinds[None], (rows, *kinds.shape))
     again = tiled if recompute != "none" else np.zeros_like(tiled)
@@ -172,7 +172,7 @@ def least_bytes(blocks: Blocks, choices: Candidates) -> Floats:
         ranks = np.repeat(ends, len(each))
     found = np.full(len(choices), np.inf)
     for mode in {"none", strongest}:
-        table = _with_columns(choices, kinds, ranks, mode)
+        table = with_columns(choices, kinds, ranks, mode)
         total = stage_memory(BlockTables(blocks, table)).total
         found = np.minimum(found, total.min(axis=1))
     return found

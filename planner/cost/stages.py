@@ -86,9 +86,7 @@ def gradient_bytes(blocks: Blocks) -> int:
 
 def kind_counts(blocks: Blocks, counts: Ints) -> Ints:
     """Layers of each kind in each stage, [N, pp, kinds]. counts: layers per stage, [N, pp]."""
-    order = [tuple(each) for each in blocks.model.order]
-    is_kind = np.array([[each == tuple(kind) for kind in blocks.kinds] for each in order])
-    before = np.concatenate([np.zeros((1, len(blocks.kinds)), np.int64), is_kind.cumsum(axis=0)])
+    before = blocks.kinds_before
     ends = counts.cumsum(axis=1)
     result: Ints = before[ends] - before[ends - counts]
     return result

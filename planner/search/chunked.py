@@ -25,7 +25,10 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import estimate
-from planner.cost.stages import BlockTables
+from planner.cost.memory import kept_bytes, stage_memory
+from planner.cost.pipeline import in_flight
+from planner.cost.relaxation import with_columns
+from planner.cost.stages import AGAIN, BlockTables
 from planner.search.inner import Cut, Found
 from planner.search.outer_space import SPLIT
 from planner.search.problem import RELATIVE, Counts
@@ -60,6 +63,50 @@ def _cut(layers: int, chunks: int, first: int, last: int, front: bool) -> Counts
     return tuple(counts) if min(counts) >= 1 else None
 
 
+def family_bytes(blocks: Blocks, table: Candidates, mode: Recompute) -> Floats:
+    """No member needs less on its fullest rank when all layers recompute so, [N].
+
+    Rank 0 holds at least v * base - 1 layers, all of its chunks base but the first, of which at
+    most 2p microbatches are alive: what the even cut keeps is too much by 2p layers at most.
+    """
+    base = blocks.model.layers // (table.pp * table.vpp)
+    layers = max(base * table.vpp - 1, table.vpp) if base > 1 else table.vpp
+    each = np.eye(len(blocks.kinds), dtype=np.int64)
+    found = []
+    for held in (layers, 0):
+        columns = with_columns(table, held * each, np.zeros(len(each), np.int64), mode)
+        tables = BlockTables(blocks, columns)
+        memory = stage_memory(tables)
+        found.append((memory.total, kept_bytes(tables)))
+    (total, kept), (_, ends) = found
+    layer = (kept - ends) / layers
+    alive = in_flight(table.schedule, table.pp, table.microbatches, table.vpp)[:, :1]
+    spare = 0.0 if base == 1 else np.maximum(2 * table.pp - alive, 0.0) * layer
+    result: Floats = (total - (1 + blocks.runtime.allocator_slack) * spare).min(axis=1)
+    return result
+
+
+def more_recompute(blocks: Blocks, table: Candidates, limit_bytes: float) -> Floats:
+    """What the pipeline takes longer, at least, because layers must recompute; infinite where not
+    even that helps, [N]. A rank recomputes one layer of every chunk, or all, as the runtime can."""
+    again = np.zeros(len(table))
+    need = family_bytes(blocks, table, "none") > limit_bytes
+    if not need.any():
+        return again
+    strongest = modes(blocks.runtime)[-1]
+    if strongest == "none":
+        return np.where(need, np.inf, again)
+    fits = family_bytes(blocks, table, strongest) <= limit_bytes
+    tables, field = BlockTables(blocks, table), AGAIN[modes(blocks.runtime)[1]]
+    assert field is not None
+    least = np.min([tables.column(kind, field) for kind in blocks.kinds], axis=0)
+    chunks = table.vpp if blocks.runtime.recompute_layers == "same" else 1
+    if blocks.runtime.recompute_layers == "all":
+        chunks = max(1, blocks.model.layers // table.pp - 2)
+    result: Floats = np.where(need, table.microbatches * least * chunks, 0.0)
+    return np.where(need & ~fits, np.inf, result)
+
+
 def family_bounds(blocks: Blocks, table: Candidates) -> Floats:
     """The bound of every member on the pipeline of every row, [N, members]."""
     cuts = _members(blocks, table.pp * table.vpp)
@@ -68,7 +115,8 @@ def family_bounds(blocks: Blocks, table: Candidates) -> Floats:
     forward, backward = _chunk_seconds(blocks, table, np.array(cuts))
     path = forward if table.schedule in SPLIT else forward + backward
     busy = np.zeros((*forward.shape[:2], table.pp))
-    np.add.at(busy, (slice(None), slice(None), ranks), forward + backward)
+    for stage, rank in enumerate(ranks):
+        busy[:, :, rank] += forward[:, :, stage] + backward[:, :, stage]
     before = np.cumsum(path[:, :, : table.pp], axis=2) - path[:, :, : table.pp]
     bounds: Floats = (before + table.microbatches[:, None, None] * busy).max(axis=2)
     return bounds
@@ -77,7 +125,7 @@ def family_bounds(blocks: Blocks, table: Candidates) -> Floats:
 def _chunk_seconds(blocks: Blocks, table: Candidates, cuts: Ints) -> tuple[Floats, Floats]:
     """Least seconds of the forward and backward of every chunk of every cut, [N, members, S]."""
     tables = BlockTables(blocks, table)
-    kinds = np.stack([_kinds(blocks, tuple(cut))[0] for cut in cuts.tolist()])
+    kinds = _kinds(blocks, cuts)
     found = []
     for phase in ("forward", "backward"):
         total = np.zeros((len(table), *cuts.shape))
@@ -109,9 +157,9 @@ def solve_chunked(blocks: Blocks, one: Candidates, limit_bytes: float, upper: fl
         counts = cuts[place]
         for mode, again in _ways(blocks, counts):
             table = with_chunks(blocks, one, counts, mode, again)
-            made = estimate(blocks, table)
-            if made.peak_bytes[0] > limit_bytes:
+            if stage_memory(BlockTables(blocks, table)).total.max() > limit_bytes:
                 continue
+            made = estimate(blocks, table)
             if made.bound_seconds[0] < found.below(upper):
                 step = replay(blocks, table, made, 0).step_seconds
                 found.replayed += 1
@@ -140,7 +188,9 @@ def with_chunks(
     """The plan of a cut as a table of one row."""
     layout = one.layout(0)
     ranks = np.array([layout.rank_of_stage(stage) for stage in range(len(counts))])
-    held, some = _kinds(blocks, counts), _kinds(blocks, again, counts)
+    cut = np.array([counts])
+    held = _kinds(blocks, cut)
+    some = _kinds(blocks, np.array([again]), cut.cumsum(axis=1) - cut)
     if mode == "none":
         some = np.zeros_like(some)
     if one.vpp == 1:
@@ -157,15 +207,11 @@ def _holding(one: Candidates, mode: Recompute, held: Ints, some: Ints) -> Candid
     )
 
 
-def _kinds(blocks: Blocks, counts: Counts, stages: Counts | None = None) -> Ints:
-    """Layers of every kind of the first `counts` layers of each stage, [1, stages, kinds]."""
-    kinds = [tuple(kind) for kind in blocks.kinds]
-    starts = np.cumsum([0, *(stages or counts)])[:-1]
-    found = [
-        [sum(tuple(k) == kind for k in blocks.model.order[at : at + n]) for kind in kinds]
-        for at, n in zip(starts.tolist(), counts, strict=True)
-    ]
-    return np.array([found], dtype=np.int64)
+def _kinds(blocks: Blocks, counts: Ints, starts: Ints | None = None) -> Ints:
+    """Layers of every kind of the `counts` layers from `starts` on, [members, stages, kinds]."""
+    begin = counts.cumsum(axis=1) - counts if starts is None else starts
+    result: Ints = blocks.kinds_before[begin + counts] - blocks.kinds_before[begin]
+    return result
 
 
 def _summed(values: Ints, ranks: Ints, p: int) -> Ints:

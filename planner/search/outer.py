@@ -3,8 +3,10 @@
     1  every outer choice is enumerated (planner.search.outer_space) and relaxed: a lower bound on
        its step and on its peak, whatever its cut (planner.cost.relaxation)
     2  those over the memory limit are set aside
-    3  the others are solved in the order of their bound (planner.search.inner, planner.search.
-       chunked), each against the best step so far, until the next bound is no better
+    3  the others are taken in the order of their bound, until the next one is no better than the
+       best step so far. Where stages are free a choice is bounded once more, with what fits its
+       ranks (planner.search.refined), and goes back to its new place; then it is solved
+       (planner.search.inner, planner.search.chunked) against the best step so far
 
 Then no plan of the space is faster under this cost model, but for choices whose inner problem
 stayed open or whose schedule is searched in a family: `lower_bound_seconds` is the least of what
@@ -15,22 +17,24 @@ Objectives: seconds of a step, or its dollars (then numbers of nodes that divide
 choices too, and seconds are weighed by the devices they occupy).
 """
 
+import heapq
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.relaxation import least_bytes, least_seconds
-from planner.cost.stages import BlockTables
 from planner.search import outer_space
-from planner.search.chunked import family_bounds, solve_chunked
+from planner.search.chunked import family_bounds, more_recompute, solve_chunked
 from planner.search.inner import Cut, Found, Inner
 from planner.search.outer_space import ONE_CHUNK, divisors
 from planner.search.problem import RELATIVE
+from planner.search.refined import at_once, most_layers, refined_bound
 
 BATCH = 65_536
 """Outer choices relaxed at once: bounds the memory of a search, not its result."""
@@ -85,7 +89,8 @@ class Outcome:
     tally: Tally
 
 
-Filter = Callable[[Candidates], np.ndarray]
+Flags = NDArray[np.bool_]
+Filter = Callable[[Candidates], Flags]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,10 @@ def _relaxed(
     possible = np.flatnonzero(peaks <= limit)
     if len(possible):
         some = table.take(possible)
-        pipeline = 0.0 if some.schedule in ONE_CHUNK else family_bounds(blocks, some).min(axis=1)
+        pipeline: Floats = np.zeros(len(some))
+        if some.schedule not in ONE_CHUNK:
+            pipeline = family_bounds(blocks, some).min(axis=1)
+            pipeline = pipeline + more_recompute(blocks, some, limit)
         bound[possible] = least_seconds(blocks, some, pipeline) * weight(blocks, some, dollars)
     return np.arange(len(table)), bound, peaks
 
@@ -171,6 +179,8 @@ class Search:
     solved: list[Solved] = field(default_factory=list)
     best: float = np.inf
     left: float = np.inf
+    bound: Floats = field(default_factory=lambda: np.zeros(0))
+    refined: Flags = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
     def run(self) -> Outcome:
         """Solve until the next bound is no better than the best value."""
@@ -178,23 +188,50 @@ class Search:
         space, tally = self.space, self.tally
         self.best = self.upper
         tally.enumerated = len(space)
-        order = np.argsort(space.bound, kind="stable")
-        order = order[np.isfinite(space.bound[order])]
-        tally.impossible = len(space) - len(order)
-        for done, place in enumerate(order.tolist()):
-            bound = float(space.bound[place])
+        places = np.flatnonzero(np.isfinite(space.bound))
+        tally.impossible = len(space) - len(places)
+        self.bound = space.bound.copy()
+        self.refined = np.zeros(len(space), dtype=bool)
+        queue = [(float(space.bound[place]), int(place)) for place in places]
+        heapq.heapify(queue)
+        while queue:
+            bound, place = heapq.heappop(queue)
             if bound >= self.best * (1 - RELATIVE):
-                tally.bounded = len(order) - done
                 break
             if self._out_of_time(begun):
                 tally.stopped, self.left = True, min(self.left, bound)
                 break
-            self._solve(space.choice(place))
+            if bound < self.bound[place]:
+                heapq.heappush(queue, (float(self.bound[place]), place))
+            elif self._refinable(place):
+                self._refine(place)
+                heapq.heappush(queue, (float(self.bound[place]), place))
+            else:
+                self._solve(space.choice(place))
+        tally.bounded = len(places) - tally.solved
         found = sorted(self.solved, key=lambda each: each.value)
         value = found[0].value if found else np.inf
         lower = min(self.left, value)
         gap = max(0.0, 1 - lower / value) if found else 0.0
         return Outcome(tuple(found), lower, gap if gap > RELATIVE else 0.0, tally)
+
+    def _refinable(self, place: int) -> bool:
+        table = self.space.tables[int(self.space.owner[place])]
+        free = self.blocks.runtime.free_stages and table.pp > 1 and table.schedule in ONE_CHUNK
+        return free and np.isfinite(self.best) and not bool(self.refined[place])
+
+    def _refine(self, place: int) -> None:
+        """Bound this choice and the next of its table once more, with what fits their ranks."""
+        space, owner = self.space, int(self.space.owner[place])
+        table = space.tables[owner]
+        alike = np.flatnonzero((space.owner == owner) & ~self.refined & (self.bound < self.best))
+        alike = alike[np.argsort(self.bound[alike], kind="stable")]
+        some = np.unique(np.append(alike[: at_once(self.blocks, table)], place))
+        rows = table.take(space.row[some])
+        scale = weight(self.blocks, rows, self.dollars)
+        bound = refined_bound(self.blocks, rows, self.limit_bytes, self.best / scale)
+        self.bound[some] = np.maximum(self.bound[some], bound * scale)
+        self.refined[some] = True
 
     def _out_of_time(self, begun: float) -> bool:
         limit = self.time_limit_seconds
@@ -225,17 +262,6 @@ class Search:
 
     def _most(self, one: Candidates, upper: float) -> int:
         """The most layers that a stage of a plan below `upper` can hold."""
-        layers = self.blocks.model.layers
         if one.pp == 1 or not np.isfinite(upper):
-            return layers
-        each = self._layer_seconds(one)
-        return min(layers, int(upper / (int(one.microbatches[0]) * each)) + 1)
-
-    def _layer_seconds(self, one: Candidates) -> float:
-        """The least seconds of one layer of a microbatch."""
-        blocks = self.blocks
-        tables = BlockTables(blocks, one)
-        return min(
-            float((tables.column(kind, "forward") + tables.column(kind, "backward"))[0])
-            for kind in blocks.kinds
-        )
+            return self.blocks.model.layers
+        return int(most_layers(self.blocks, one, np.array([upper]))[0])

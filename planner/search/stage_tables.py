@@ -10,9 +10,9 @@ b + hop before the last. Everything up to the update waits for the slowest repli
 are (1 + wait) times as long.
 
 Ways to recompute (`Way`): a mode for the first `layers` layers of every stage; or, with layers
-None, of each stage the fewest that fit. For layers of one kind the fewest is a formula, because the peak
-falls linearly from one layer that recomputes to n of them; of several kinds they are tried one
-after the other, from the front of the stage. It is the cheapest choice: what a layer kind
+None, of each stage the fewest that fit. For layers of one kind the fewest is a formula, because
+the peak falls linearly from one layer that recomputes to n of them; of several kinds they are
+tried one after the other, from the front of the stage. It is the cheapest choice: what a layer kind
 recomputes costs the same wherever the layer stands.
 """
 
@@ -136,10 +136,7 @@ class Columns:
 
     @classmethod
     def _of_kinds(cls, blocks: Blocks, p: int, most: int) -> "Columns":
-        order = [tuple(each) for each in blocks.model.order]
-        is_kind = np.array([[each == tuple(kind) for kind in blocks.kinds] for each in order])
-        layers = len(order)
-        before = np.concatenate([np.zeros((1, is_kind.shape[1]), np.int64), is_kind.cumsum(axis=0)])
+        before, layers = blocks.kinds_before, blocks.model.layers
         if p == 1:
             most = layers
         start, held = np.arange(layers + 1)[:, None], np.arange(most + 1)[None, :]
@@ -195,11 +192,12 @@ def _ramp(held: Ints, most: int) -> Ints:
 
 def _again(blocks: Blocks, choices: Candidates, columns: Columns, way: Way, limit: float) -> Ints:
     """Layers of every column that recompute, [B, C]."""
-    held = np.broadcast_to(columns.kinds.sum(axis=1)[None], (len(choices), len(columns.rank)))
+    held: Ints = np.broadcast_to(columns.kinds.sum(axis=1)[None], (len(choices), len(columns.rank)))
     if way.mode == "none":
         return np.zeros_like(held)
     if way.layers is not None:
-        return np.minimum(held, way.layers)
+        fixed: Ints = np.minimum(held, way.layers)
+        return fixed
 
     def peak(again: Ints) -> Floats:
         return stage_memory(BlockTables(blocks, columns.choices(choices, way.mode, again))).total
@@ -211,7 +209,8 @@ def _again(blocks: Blocks, choices: Candidates, columns: Columns, way: Way, limi
         tried = np.minimum(held, again)
         better = (peak(tried) <= limit) & (found > 0)
         found = np.where(better, tried, found)
-    return found
+    result: Ints = found
+    return result
 
 
 def _fewest(peak: Callable[[Ints], Floats], held: Ints, limit: float) -> Ints:
@@ -223,4 +222,5 @@ def _fewest(peak: Callable[[Ints], Floats], held: Ints, limit: float) -> Ints:
     found = np.clip(need, 1, np.maximum(held, 1)).astype(np.int64)
     found = np.minimum(np.where(none <= limit, 0, found), held)
     # the line is exact but for rounding
-    return np.where(peak(found) > limit, np.minimum(found + 1, held), found)
+    result: Ints = np.where(peak(found) > limit, np.minimum(found + 1, held), found)
+    return result

@@ -1,0 +1,113 @@
+"""Refined bounds: what no cut can beat once every rank has to fit its layers into memory.
+
+t_i(n): seconds of a microbatch on rank i with n layers and the fewest of them that must recompute
+(the least over the layers where the stage may start). In a plan below the best step known,
+
+    tau = the least tau such that the ranks hold all layers with t_i(n_i) <= tau    <= max_i t_i
+    theta = sum_i t_i(0) + (t of all layers alone)                                   <= sum_i t_i
+
+and with m microbatches on p ranks (planner.search.bounds)
+
+    1f1b    m * tau;   m > p: theta + (m - (p+1)/2) * tau
+    gpipe   theta + (m - 1) * tau
+
+before the reduction of the first rank and the update of one that holds ceil(L/p) layers. tau is
+found by bisection; its lower end is a bound.
+"""
+
+import numpy as np
+
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates
+from planner.cost.collectives import Floats
+from planner.cost.stages import BlockTables
+from planner.search.stage_tables import StageTables, Way, modes, stage_tables
+
+ELEMENTS = 200_000
+"""Stages with layers that are tabulated at once: bounds the memory, not the result."""
+HALVINGS = 40
+
+
+def at_once(blocks: Blocks, table: Candidates) -> int:
+    """How many choices of a table are bounded together."""
+    most = 2 * -(-blocks.model.layers // table.pp) + 2
+    starts = 1 if len(blocks.kinds) == 1 else blocks.model.layers + 1
+    return max(1, min(64, ELEMENTS // (table.pp * most * starts)))
+
+
+def refined_bound(blocks: Blocks, rows: Candidates, limit_bytes: float, upper: Floats) -> Floats:
+    """Lower bounds on the step of every row, [B]; infinite where no plan is below `upper`."""
+    most = int(most_layers(blocks, rows, upper).max())
+    bounds = [
+        _bound(blocks, stage_tables(blocks, rows, way, limit_bytes, most)) for way in _ways(blocks)
+    ]
+    result: Floats = np.min(bounds, axis=0)
+    return result
+
+
+def _ways(blocks: Blocks) -> list[Way]:
+    """Ways to recompute of which each legal one is a special case or worse."""
+    runtime, layers = blocks.runtime, blocks.model.layers
+    found = [Way(mode, layers if mode != "none" else 0) for mode in modes(runtime)]
+    if runtime.recompute_layers == "all" or len(found) == 1:
+        return found
+    return [Way(way.mode, None) for way in found if way.mode != "none"]
+
+
+def most_layers(blocks: Blocks, rows: Candidates, upper: Floats) -> Floats:
+    """The most layers that a stage of a plan below `upper` can hold, [B]."""
+    tables, layers = BlockTables(blocks, rows), blocks.model.layers
+    each = np.min(
+        [tables.column(kind, "forward") + tables.column(kind, "backward") for kind in blocks.kinds],
+        axis=0,
+    )
+    result: Floats = np.minimum(layers, np.floor(upper / (rows.microbatches * each)) + 1)
+    return result
+
+
+def _bound(blocks: Blocks, tables: StageTables) -> Floats:
+    rows, layers = tables.choices, blocks.model.layers
+    p, m = rows.pp, rows.microbatches
+    seconds = (tables.forward + tables.backward).min(axis=2)
+    tau = _least_maximum(seconds, layers)
+    theta = _all_layers(seconds, layers)
+    if rows.schedule == "gpipe":
+        pipeline = theta + (m - 1) * tau
+    else:
+        many = theta + (m - (p + 1) / 2) * tau
+        pipeline = np.maximum(m * tau, np.where(m > p, many, 0.0))
+    share = min(-(-layers // p), seconds.shape[2] - 1)
+    update = tables.update[:, :, :, share].min(axis=(1, 2))
+    after = tables.reduce[:, 0].min(axis=(1, 2)) + update + tables.fixed
+    result: Floats = np.where(np.isfinite(tau), pipeline + after, np.inf)
+    return result
+
+
+def _all_layers(seconds: Floats, layers: int) -> Floats:
+    """theta of every row; 0 where an empty rank does not fit, [B]."""
+    alone, some = seconds[:, :, :1], seconds[:, :, 1:]
+    known = np.isfinite(some) & np.isfinite(alone)
+    more = np.where(known, some, np.inf) - np.where(np.isfinite(alone), alone, 0.0)
+    per_layer = (more / np.arange(1, seconds.shape[2])).min(axis=(1, 2), initial=np.inf)
+    usable = np.isfinite(alone).all(axis=(1, 2)) & np.isfinite(per_layer)
+    whole = np.where(np.isfinite(alone), alone, 0.0).sum(axis=(1, 2))
+    return np.where(usable, whole + layers * np.where(usable, per_layer, 0.0), 0.0)
+
+
+def _least_maximum(seconds: Floats, layers: int) -> Floats:
+    """tau of every row, infinite where the ranks cannot hold all layers, [B]."""
+
+    def holds(tau: Floats) -> Floats:
+        allowed = np.minimum.accumulate(seconds <= tau[:, None, None], axis=2)
+        held = allowed.sum(axis=2) - 1
+        return np.where((held < 0).any(axis=1), -1, held.sum(axis=1))
+
+    finite = np.where(np.isfinite(seconds), seconds, 0.0)
+    high = finite.max(axis=(1, 2))
+    possible = holds(high) >= layers
+    low = np.zeros(len(seconds))
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        enough = holds(middle) >= layers
+        high, low = np.where(enough, middle, high), np.where(enough, low, middle)
+    return np.where(possible, low, np.inf)
