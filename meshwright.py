@@ -86,17 +86,24 @@ def plan(
     objective: str = "time",
     top_k: int = 5,
     allow_at_risk: bool = False,
+    fix: tuple[str, ...] = (),
+    forbid: tuple[str, ...] = (),
+    memory_limit: str | None = None,
+    memory_headroom: str | None = None,
+    time_limit: float | None = None,
 ) -> Plans:
     """Choose how to split a model over a cluster (names, paths or specs).
 
     Raises InputError for bad input, NoPlanError when nothing fits.
     """
     from planner.search import planning, question
+    from planner.search.wishes import Wishes
 
     blocks = question.ask(
         model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
     )
-    return Plans(*planning.choose(blocks, objective, top_k, allow_at_risk))
+    wishes = Wishes.of(fix, forbid, memory_limit, memory_headroom, time_limit)
+    return Plans(*planning.choose(blocks, objective, top_k, allow_at_risk, wishes))
 
 
 def estimate(

@@ -21,6 +21,13 @@ CALIBRATION = typer.Option(
 ALLOW_AT_RISK = typer.Option(
     False, "--allow-at-risk", help="Also plans that may run out of memory (peak above 88 %)."
 )
+FIX = typer.Option([], "--fix", help="Only plans with this, e.g. tp=8 (may be repeated).")
+FORBID = typer.Option([], "--forbid", help="No plan with this, e.g. zero=3 (may be repeated).")
+MEMORY_LIMIT = typer.Option(None, "--memory-limit", help="Memory of a device to use, e.g. 38GB.")
+MEMORY_HEADROOM = typer.Option(None, "--memory-headroom", help="Memory to leave free, e.g. 10%.")
+TIME_LIMIT = typer.Option(
+    None, "--time-limit", min=0, help="CPU seconds; then the best so far, with its gap."
+)
 FORMAT = typer.Option("table", "--format", help="table, json or csv.")
 OUTPUT = typer.Option(None, "-o", "--output", help="Write the (best) plan to this file.")
 
@@ -43,18 +50,25 @@ def plan(
     objective: str = typer.Option("time", "--objective", help="time or cost."),
     top_k: int = typer.Option(5, "--top-k", min=1, help="How many plans to show."),
     allow_at_risk: bool = ALLOW_AT_RISK,
+    fix: list[str] = FIX,
+    forbid: list[str] = FORBID,
+    memory_limit: str | None = MEMORY_LIMIT,
+    memory_headroom: str | None = MEMORY_HEADROOM,
+    time_limit: float | None = TIME_LIMIT,
     output: Path | None = OUTPUT,
     output_format: str = FORMAT,
 ) -> None:
     """Choose how to split MODEL over CLUSTER."""
     from planner.search import answer, planning, question
+    from planner.search.wishes import Wishes
     from planner.spec import documents, printing
 
     printing.check_format(output_format)
     blocks = question.ask(
         model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
     )
-    ranking, plans = planning.choose(blocks, objective, top_k, allow_at_risk)
+    wishes = Wishes.of(fix, forbid, memory_limit, memory_headroom, time_limit)
+    ranking, plans = planning.choose(blocks, objective, top_k, allow_at_risk, wishes)
     if output is not None:
         documents.save(plans[0], output)
     if output_format == "json":

@@ -13,7 +13,8 @@ from planner.cost.estimate import estimate
 from planner.cost.pipeline import pipeline_seconds
 from planner.schedule import lowering
 from planner.schedule.orders import orders
-from planner.search import question, space
+from planner.search import question
+from planner.search import tabulated_space as space
 from planner.simulator import engine
 from planner.simulator.ends import makespan, one_pass, wavefront
 from planner.simulator.engine import Task

@@ -3,6 +3,7 @@
 from typing import Any
 
 from planner.search.ranking import Ranking
+from planner.spec.layout import Layout
 from planner.spec.plan import Plan, Prediction
 from planner.spec.units import format_bytes, format_seconds
 
@@ -18,6 +19,8 @@ LAYOUT_KEYS = (
     "recompute",
     "schedule",
 )
+SELDOM = ("etp", "cp_style", "shard", "sync", "axis_order")
+"""Keys of a layout that are printed where they are not the usual value."""
 
 
 def plans_json(ranking: Ranking, plans: tuple[Plan, ...]) -> dict[str, Any]:
@@ -27,6 +30,7 @@ def plans_json(ranking: Ranking, plans: tuple[Plan, ...]) -> dict[str, Any]:
         "best": plan_json(plans[0]),
         "alternatives": [plan_json(plan) for plan in plans[1:]],
         "search": {
+            **_tally(ranking),
             "candidates": ranking.candidates,
             "fitting": ranking.fitting,
             "at_risk": ranking.fitting - ranking.safe,
@@ -41,14 +45,36 @@ def plans_json(ranking: Ranking, plans: tuple[Plan, ...]) -> dict[str, Any]:
     }
 
 
+def _tally(ranking: Ranking) -> dict[str, Any]:
+    """What became of the outer choices of an exact search."""
+    if ranking.outcome is None:
+        return {}
+    tally = ranking.outcome.tally
+    return {
+        "enumerated": tally.enumerated,
+        "over_memory": tally.impossible,
+        "bounded_away": tally.bounded,
+        "solved": tally.solved,
+        "solved_in_family": tally.family,
+        "stopped_early": tally.stopped,
+    }
+
+
 def plan_json(plan: Plan) -> dict[str, Any]:
     """One plan: layout, stages and prediction."""
     layout = plan.layout.model_dump(mode="json")
     return {
-        "layout": {key: layout[key] for key in LAYOUT_KEYS},
+        "layout": {key: layout[key] for key in LAYOUT_KEYS} | _seldom(plan),
         "stages": [stage.model_dump(mode="json") for stage in plan.stages],
         "predicted": plan.predicted.model_dump(mode="json") if plan.predicted else None,
     }
+
+
+def _seldom(plan: Plan) -> dict[str, Any]:
+    usual, layout = Layout(), plan.layout
+    other = [key for key in SELDOM if getattr(layout, key) != getattr(usual, key)]
+    values = {key: getattr(layout, key) for key in other}
+    return values | ({"axis_order": "-".join(layout.axis_order)} if "axis_order" in other else {})
 
 
 def plan_rows(plans: tuple[Plan, ...]) -> list[dict[str, Any]]:

@@ -29,9 +29,9 @@ from planner.cost.memory import kept_bytes, stage_memory
 from planner.cost.pipeline import in_flight
 from planner.cost.relaxation import with_columns
 from planner.cost.stages import AGAIN, BlockTables
-from planner.search.inner import Cut, Found
-from planner.search.outer_space import SPLIT
+from planner.search.inner import Allows, Cut, Found, anything
 from planner.search.problem import RELATIVE, Counts
+from planner.search.space import SPLIT
 from planner.search.stage_split import usual_counts
 from planner.search.stage_tables import modes
 from planner.simulator.replay import replay
@@ -147,7 +147,13 @@ def _members(blocks: Blocks, chunks: int) -> list[Counts]:
     return [usual_counts(blocks.model, blocks.runtime, chunks)]
 
 
-def solve_chunked(blocks: Blocks, one: Candidates, limit_bytes: float, upper: float) -> Found:
+def solve_chunked(
+    blocks: Blocks,
+    one: Candidates,
+    limit_bytes: float,
+    upper: float,
+    allows: Allows = anything,
+) -> Found:
     """The best of the family below `upper`. one: a table of one outer choice."""
     found = Found()
     cuts, bounds = _members(blocks, one.pp * one.vpp), family_bounds(blocks, one)[0]
@@ -156,6 +162,8 @@ def solve_chunked(blocks: Blocks, one: Candidates, limit_bytes: float, upper: fl
             break
         counts = cuts[place]
         for mode, again in _ways(blocks, counts):
+            if not allows(mode):
+                continue
             table = with_chunks(blocks, one, counts, mode, again)
             if stage_memory(BlockTables(blocks, table)).total.max() > limit_bytes:
                 continue

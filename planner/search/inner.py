@@ -12,7 +12,7 @@ and each is one problem for planner.search.labels, whose plan is replayed. Where
 longer than the bound the difference stays open (`open_seconds`, the least such bound).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,12 +53,27 @@ class Found:
         return upper if self.best is None else min(upper, self.best.step_seconds)
 
 
+Allows = Callable[[Recompute], bool]
+"""Whether the user lets layers recompute so."""
+
+
+def anything(mode: Recompute) -> bool:
+    """No wish."""
+    return True
+
+
 class Inner:
     """Solves the outer choices of one table, `limit_bytes` of memory per rank."""
 
-    def __init__(self, blocks: Blocks, choices: Candidates, limit_bytes: float):
+    def __init__(
+        self,
+        blocks: Blocks,
+        choices: Candidates,
+        limit_bytes: float,
+        allows: Allows = anything,
+    ):
         self.blocks, self.choices, self.limit = blocks, choices, limit_bytes
-        self.relaxed: dict[tuple[Way, int], tuple[StageTables, int]] = {}
+        self.allows = allows
 
     def solve(self, row: int, upper: float, most: int) -> Found:
         """The best cut of one row below `upper` seconds; stages hold at most `most` layers."""
@@ -70,9 +85,10 @@ class Inner:
     def _ways(self, row: int, upper: float, most: int, found: Found) -> Iterator[Way]:
         rule = self.blocks.runtime.recompute_layers
         layers = self.blocks.model.layers
-        yield Way("none", 0)
+        if self.allows("none"):
+            yield Way("none", 0)
         for mode in modes(self.blocks.runtime):
-            if mode == "none":
+            if mode == "none" or not self.allows(mode):
                 continue
             if rule == "all":
                 yield Way(mode, layers)
@@ -138,7 +154,9 @@ class Inner:
             return np.inf
         step = step_seconds(problem, counts)
         found.replayed += 1
+        again = tables.recomputed(at, counts)
+        if not any(again) and not self.allows("none"):
+            return step
         if step < found.below(upper) * (1 - RELATIVE):
-            again = tables.recomputed(at, counts)
             found.best = Cut(step, counts, tables.way.mode if any(again) else "none", again)
         return step

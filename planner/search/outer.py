@@ -1,6 +1,6 @@
 """Outer search: the best plan of the whole space, with a proof.
 
-    1  every outer choice is enumerated (planner.search.outer_space) and relaxed: a lower bound on
+    1  every outer choice is enumerated (planner.search.space) and relaxed: a lower bound on
        its step and on its peak, whatever its cut (planner.cost.relaxation)
     2  those over the memory limit are set aside
     3  the others are taken in the order of their bound, until the next one is no better than the
@@ -29,12 +29,12 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.relaxation import least_bytes, least_seconds
-from planner.search import outer_space
+from planner.search import space
 from planner.search.chunked import family_bounds, more_recompute, solve_chunked
-from planner.search.inner import Cut, Found, Inner
-from planner.search.outer_space import ONE_CHUNK, divisors
+from planner.search.inner import Allows, Cut, Found, Inner, anything
 from planner.search.problem import RELATIVE
 from planner.search.refined import at_once, most_layers, refined_bound
+from planner.search.space import ONE_CHUNK, divisors
 
 BATCH = 65_536
 """Outer choices relaxed at once: bounds the memory of a search, not its result."""
@@ -132,10 +132,10 @@ def relaxed_space(
     tables: list[Candidates] = []
     parts: list[tuple[Ints, Floats, Floats]] = []
     for devices in sizes:
-        asked = outer_space.Question(
+        asked = space.Question(
             blocks.model, blocks.cluster, blocks.workload, blocks.runtime, devices
         )
-        for table in outer_space.legal(asked):
+        for table in space.legal(asked):
             kept = table if keep is None else table.take(np.flatnonzero(keep(table)))
             for start in range(0, len(kept), BATCH):
                 part = kept.take(np.arange(start, min(start + BATCH, len(kept))))
@@ -167,13 +167,15 @@ def _relaxed(
 
 @dataclass(slots=True)
 class Search:
-    """The third step: solve in the order of the bounds. keeps: how many solved choices to keep."""
+    """The third step: solve in the order of the bounds. tries: stop after so many solutions."""
 
     blocks: Blocks
     space: Space
     limit_bytes: float
     dollars: bool = False
     time_limit_seconds: float | None = None
+    allows: Allows = anything
+    tries: int | None = None
     upper: float = np.inf
     tally: Tally = field(default_factory=Tally)
     solved: list[Solved] = field(default_factory=list)
@@ -198,7 +200,7 @@ class Search:
             bound, place = heapq.heappop(queue)
             if bound >= self.best * (1 - RELATIVE):
                 break
-            if self._out_of_time(begun):
+            if self._out_of_time(begun) or (self.tries and len(self.solved) >= self.tries):
                 tally.stopped, self.left = True, min(self.left, bound)
                 break
             if bound < self.bound[place]:
@@ -242,11 +244,10 @@ class Search:
         scale = float(weight(self.blocks, one, self.dollars)[0])
         upper = self.best / scale
         if one.schedule in ONE_CHUNK:
-            found = Inner(self.blocks, one, self.limit_bytes).solve(
-                0, upper, self._most(one, upper)
-            )
+            inner = Inner(self.blocks, one, self.limit_bytes, self.allows)
+            found = inner.solve(0, upper, self._most(one, upper))
         else:
-            found = solve_chunked(self.blocks, one, self.limit_bytes, upper)
+            found = solve_chunked(self.blocks, one, self.limit_bytes, upper, self.allows)
             self.tally.family += 1
         self._note(choice, found, scale)
 

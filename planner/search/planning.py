@@ -1,24 +1,34 @@
 """Planning: from a question to explained plans; what the command line and notebooks call."""
 
 from planner.cost.blocks import Blocks
-from planner.search import ranking, reasons
+from planner.search import optimum, rivals, tabulated
+from planner.search import reasons as tabulated_reasons
+from planner.search.outer import Tally
 from planner.search.ranking import Objective, Ranking
+from planner.search.wishes import Wishes
 from planner.simulator.prediction import predict
 from planner.spec.documents import InputError
 from planner.spec.plan import AT_RISK, Plan
 
 
 def choose(
-    blocks: Blocks, objective: str = "time", top_k: int = 5, allow_at_risk: bool = False
+    blocks: Blocks,
+    objective: str = "time",
+    top_k: int = 5,
+    allow_at_risk: bool = False,
+    wishes: Wishes | None = None,
 ) -> tuple[Ranking, tuple[Plan, ...]]:
     """The ranking and its first top_k plans, the best one with its reasons. allow_at_risk: also
     plans whose peak is above AT_RISK of the device's memory.
 
     Raises InputError for an unknown objective, NoPlanError when nothing fits.
     """
-    ranked = ranking.rank(blocks, _objective(objective), top_k, allow_at_risk=allow_at_risk)
+    ranked = optimum.rank(blocks, _objective(objective), top_k, allow_at_risk, wishes)
     best = ranked.plans[0]
-    best = best.replace(why=reasons.why(blocks, ranked.tables, best))
+    if ranked.space is None:
+        best = best.replace(why=tabulated_reasons.why(blocks, ranked.tables, best))
+    else:
+        best = best.replace(why=rivals.why(blocks, ranked.space, best))
     return ranked, (best, *ranked.plans[1:top_k])
 
 
@@ -34,23 +44,54 @@ def explain(plan: Plan) -> Plan:
     """The plan with a fresh prediction and its reasons against the whole legal space."""
     blocks = Blocks.of_plan(plan)
     plan = plan.replace(predicted=predict(blocks, plan))
-    tables = tuple(ranking.tables_of(blocks, "time"))
-    return plan.replace(why=reasons.why(blocks, tables, plan))
+    if blocks.cluster.shared_cores is None:
+        return plan.replace(why=rivals.explained(blocks, plan))
+    tables = tuple(tabulated.tables_of(blocks, "time"))
+    return plan.replace(why=tabulated_reasons.why(blocks, tables, plan))
 
 
 def headline(blocks: Blocks, ranked: Ranking) -> str:
     """What was asked and how it was searched, in one line."""
-    cluster = blocks.cluster
     proof = "proven best of the space" if ranked.proven else "no bound on shared cores"
     calibration = blocks.calibration.title if blocks.calibration else "none"
     if ranked.gap:
         proof = f"within {ranked.gap:.2%} of the best of the space"
+    if ranked.outcome is not None:
+        proof += _family(ranked.outcome.tally)
+        return (
+            f"{_asked(blocks)}: {_became(ranked)}, gap {ranked.gap or 0.0:.2%}, {proof}; "
+            f"calibration {calibration}"
+        )
+    return (
+        f"{_asked(blocks)}: {ranked.candidates} plans, "
+        f"{_memory(ranked)}, {ranked.replayed} replayed, {proof}; calibration {calibration}"
+    )
+
+
+def _asked(blocks: Blocks) -> str:
+    cluster = blocks.cluster
     return (
         f"{blocks.model.name} on {cluster.name} ({cluster.devices} x {cluster.accelerator.name}), "
         f"seq {blocks.workload.seq_len}, batch {blocks.workload.global_batch}, "
-        f"{blocks.workload.dtype}, runtime {blocks.runtime.name}: {ranked.candidates} plans, "
-        f"{_memory(ranked)}, {ranked.replayed} replayed, {proof}; calibration {calibration}"
+        f"{blocks.workload.dtype}, runtime {blocks.runtime.name}"
     )
+
+
+def _became(ranked: Ranking) -> str:
+    assert ranked.outcome is not None
+    tally = ranked.outcome.tally
+    return (
+        f"{tally.enumerated} outer choices, {tally.impossible} over memory, {tally.bounded} "
+        f"bounded away, {tally.solved} solved, {tally.replayed} cuts replayed"
+    )
+
+
+def _family(tally: Tally) -> str:
+    """To what the proof refers."""
+    early = ", stopped at the time limit" if tally.stopped else ""
+    if tally.family:
+        return f" (chunked schedules: of nearly even chunks){early}"
+    return early
 
 
 def _memory(ranked: Ranking) -> str:

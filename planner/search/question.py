@@ -1,7 +1,10 @@
 """Question: the words of a user (names, paths, numbers) made into what the search needs."""
 
+from collections.abc import Iterator
+
 from planner.cost.blocks import Blocks
-from planner.graph.view import tp_problem
+from planner.schedule import orders
+from planner.search.legality import mesh_problems, runtime_problems
 from planner.search.space import deepest
 from planner.search.stage_split import usual_counts
 from planner.simulator.prediction import predict
@@ -134,10 +137,14 @@ def _check_profile(cluster: ClusterSpec, profile: Profile | None) -> None:
 
 def plan_of_layout(blocks: Blocks, text: str) -> Plan:
     """The plan that a `--layout` describes, predicted. Raises InputError when it is not legal."""
+    text, recomputed = _take_recomputed(text)
     layout, counts = Layout.parse(text)
-    layout = layout.replace(axis_order=blocks.runtime.axis_order)
-    counts = counts or _usual_counts(blocks, layout.pp)
+    if "axis_order" not in text:
+        layout = layout.replace(axis_order=blocks.runtime.axis_order)
+    counts = counts or _usual_counts(blocks, layout.pp * layout.vpp)
     check_layout(blocks, layout, counts)
+    if recomputed is not None:
+        _check_recomputed(layout, counts, recomputed)
     plan = Plan(
         model=blocks.model,
         cluster=blocks.cluster,
@@ -146,16 +153,39 @@ def plan_of_layout(blocks: Blocks, text: str) -> Plan:
         profile=blocks.profile,
         calibration=blocks.calibration,
         layout=layout,
-        stages=make_stages(layout, counts),
+        stages=make_stages(layout, counts, recomputed),
         version=VERSION,
     )
     return plan.replace(predicted=predict(blocks, plan))
 
 
-def _usual_counts(blocks: Blocks, pp: int) -> tuple[int, ...]:
+def _take_recomputed(text: str) -> tuple[str, tuple[int, ...] | None]:
+    """A layout without its `recomputed=3,3,2,0`, and those numbers."""
+    words = text.split()
+    found = [word for word in words if word.startswith("recomputed=")]
+    rest = " ".join(word for word in words if word not in found)
+    if not found:
+        return rest, None
+    numbers = found[-1].partition("=")[2].split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise InputError(f"--layout: {found[-1]!r}; write layers per stage: recomputed=3,3,2,0")
+    return rest, tuple(int(number) for number in numbers)
+
+
+def _check_recomputed(layout: Layout, counts: tuple[int, ...], again: tuple[int, ...]) -> None:
+    if layout.recompute == "none":
+        raise InputError("--layout: recomputed= needs recompute=full or recompute=selective")
+    if len(again) != len(counts) or any(r > n for r, n in zip(again, counts, strict=False)):
+        raise InputError(
+            f"--layout: recomputed={','.join(map(str, again))} must be {len(counts)} numbers, each "
+            f"at most the layers of its stage ({','.join(map(str, counts))})"
+        )
+
+
+def _usual_counts(blocks: Blocks, stages: int) -> tuple[int, ...]:
     """As the runtime splits, or evenly where that would leave a stage empty."""
-    usual = usual_counts(blocks.model, blocks.runtime, pp)
-    return usual if min(usual) else even_counts(blocks.model.layers, pp)
+    usual = usual_counts(blocks.model, blocks.runtime, stages)
+    return usual if min(usual) else even_counts(blocks.model.layers, stages)
 
 
 def check_layout(blocks: Blocks, layout: Layout, counts: tuple[int, ...]) -> None:
@@ -165,37 +195,31 @@ def check_layout(blocks: Blocks, layout: Layout, counts: tuple[int, ...]) -> Non
         raise InputError("\n".join(f"--layout: {problem}" for problem in problems))
 
 
-def _problems(blocks: Blocks, layout: Layout, counts: tuple[int, ...]) -> list[str]:
-    runtime, model, workload = blocks.runtime, blocks.model, blocks.workload
-    found = []
-    for name in ("cp", "ep", "vpp"):
-        if (degree := getattr(layout, name)) > 1:
-            found.append(f"{name}={degree} is not costed yet; leave it at 1")
+def _problems(blocks: Blocks, layout: Layout, counts: tuple[int, ...]) -> Iterator[str]:
+    model, workload = blocks.model, blocks.workload
     if layout.devices > blocks.cluster.devices:
-        found.append(f"needs {layout.devices} devices, the cluster has {blocks.cluster.devices}")
-    if problem := tp_problem(model, workload.seq_len, layout.tp, runtime.sequence_parallel):
-        found.append(problem)
-    for name, allowed in (
-        ("zero", runtime.zero_stages),
-        ("recompute", runtime.recompute),
-        ("schedule", runtime.schedules),
-    ):
-        if (value := getattr(layout, name)) not in allowed:
-            listed = ", ".join(map(str, allowed))
-            found.append(f"{name}={value} is not offered by runtime {runtime.name!r} ({listed})")
+        yield f"needs {layout.devices} devices, the cluster has {blocks.cluster.devices}"
+    yield from mesh_problems(model, workload, blocks.runtime, layout)
+    yield from runtime_problems(blocks.runtime, layout)
     if layout.pp > deepest(model) and model.encoder is not None:
-        found.append(f"pp={layout.pp}: stages of an encoder and decoder are not costed yet; pp=1")
-    if len(counts) != layout.pp or sum(counts) != model.layers:
-        found.append(
-            f"stages={','.join(map(str, counts))} must be {layout.pp} numbers (pp) that sum to "
+        yield f"pp={layout.pp}: stages of an encoder and decoder are not costed yet; pp=1"
+    stages = layout.pp * layout.vpp
+    if len(counts) != stages or sum(counts) != model.layers:
+        name = "pp" if layout.vpp == 1 else "pp*vpp"
+        yield (
+            f"stages={','.join(map(str, counts))} must be {stages} numbers ({name}) that sum to "
             f"the model's {model.layers} layers"
         )
-    if workload.global_batch % (layout.dp * layout.micro_batch):
-        found.append(
-            f"dp*micro_batch={layout.dp * layout.micro_batch} does not divide "
-            f"global_batch={workload.global_batch}"
+    per_microbatch = layout.dp * layout.micro_batch
+    if workload.global_batch % per_microbatch:
+        yield (
+            f"dp*micro_batch={per_microbatch} does not divide global_batch={workload.global_batch}"
         )
-    return found
+        return
+    microbatches = workload.global_batch // per_microbatch
+    name = orders.ONE_CHUNK.get(layout.schedule, layout.schedule) if layout.vpp > 1 else layout.schedule
+    if layout.pp > 1 and (found := orders.problem(name, layout.pp, layout.vpp, microbatches)):
+        yield found
 
 
 def read_counts(text: str) -> list[int]:

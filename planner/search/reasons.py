@@ -11,7 +11,7 @@ import numpy as np
 
 from planner.cost.blocks import Blocks
 from planner.cost.estimate import estimate
-from planner.search.ranking import Table
+from planner.search.table import Table
 from planner.simulator.replay import replay
 from planner.spec.layout import title
 from planner.spec.plan import AT_RISK, Plan, Prediction
@@ -36,9 +36,15 @@ class Neighbour:
 def why(blocks: Blocks, tables: tuple[Table, ...], best: Plan) -> tuple[str, ...]:
     """The reasons for a plan against the other rows of the searched tables, as sentences."""
     assert best.predicted is not None
-    lines = [_time(best.predicted), _memory(best.predicted), *_caveats(best)]
+    lines = list(opening(best))
     lines += [_lost(n, best.predicted) for n in neighbours(blocks, tables, best)]
     return tuple(lines)
+
+
+def opening(best: Plan) -> tuple[str, ...]:
+    """Where the time and the memory of a plan go, and how sure that is."""
+    assert best.predicted is not None
+    return (_time(best.predicted), _memory(best.predicted), *_caveats(best))
 
 
 def _time(predicted: Prediction) -> str:

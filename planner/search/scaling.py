@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from planner.cost.blocks import Blocks
-from planner.search.ranking import NoPlanError, rank
+from planner.search.optimum import rank
+from planner.search.ranking import NoPlanError
 from planner.spec.cluster import ClusterSpec
 from planner.spec.documents import InputError
 

@@ -1,32 +1,54 @@
 """The legal space: every division that a runtime can run on a cluster.
 
-dp * tp * pp = devices, and
+dp * tp * cp * pp = devices, and
     tp   divides heads, kv heads and ffn, and the sequence where it is sharded;
-    pp   at most one stage per layer, and a schedule the runtime offers; 1 for an encoder and
-         decoder (stages that also pass the encoder's output on are not costed yet);
+    cp   divides the sequence in two parts per rank (balanced causal masks), in every style the
+         runtime has; by all-to-all also the heads;
+    ep   divides the experts, etp divides tp, and ep * etp divides tp * cp * dp;
+    pp   at most one stage per layer; 1 for an encoder and decoder (stages that also pass the
+         encoder's output on are not costed yet);
+    vpp  chunks per stage, where the schedule has them and the microbatches come in whole rounds;
     dp * micro_batch divides the global batch;
-    zero a stage the runtime offers, 0 when dp = 1; recompute a mode it offers (selective equals
-         none where attention never stores its scores).
+    zero a stage the runtime offers (under a pipeline, under a schedule that splits the backward),
+         0 when there is one replica; hybrid sharding within a divisor of the replicas;
+    sync parameter servers where nothing else is sharded (ZeRO 0).
 
-Uneven stages. Where all layers cost the same, a plan's time depends on how many layers a stage
-holds, and only the first stage (embedding) and the last (head and loss) differ from the ones
-between them. For given first and last counts the stages between are best as even as can be
-(their maximum enters the time). first and last are tried in a window around the even share:
-first within 3, last from 8 below to 2 above; all of them when the model has at most 12 layers.
+The runtime (planner.spec.runtime) says which of these it can do. What is decided layer by layer
+(stage boundaries, which layers recompute) is not enumerated: planner.search.inner solves it.
 """
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from planner.cost.candidates import Candidates, Ints
-from planner.graph.view import tp_problem
+from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem
 from planner.spec.cluster import ClusterSpec
 from planner.spec.model import ModelSpec
-from planner.spec.runtime import Recompute, Runtime, Schedule
+from planner.spec.runtime import (
+    CONTEXT_STYLES,
+    SYNCHRONISATIONS,
+    Axis,
+    Runtime,
+    Schedule,
+)
 from planner.spec.workload import Workload
 
-SMALL_MODEL_LAYERS = 12
+CHUNKED: tuple[Schedule, ...] = (
+    "interleaved",
+    "looped-bfs",
+    "interleaved-zb",
+    "zbv",
+    "dualpipev",
+)
+"""Schedules with more than one chunk per rank."""
+SPLIT: tuple[Schedule, ...] = ("zb-h1", "interleaved-zb", "zbv", "dualpipev")
+"""Schedules that split the backward."""
+TWO_CHUNKS: tuple[Schedule, ...] = ("zbv", "dualpipev")
+ONE_CHUNK: tuple[Schedule, ...] = ("gpipe", "1f1b")
+"""Schedules whose cuts are solved exactly."""
 
 
 def divisors(n: int) -> list[int]:
@@ -35,20 +57,36 @@ def divisors(n: int) -> list[int]:
     return small + [n // d for d in reversed(small) if d * d != n]
 
 
-def legal(
-    model: ModelSpec, cluster: ClusterSpec, workload: Workload, runtime: Runtime, devices: int
-) -> Iterator[Candidates]:
-    """The space as tables, one per pipeline depth, schedule and recompute mode."""
-    for pp in divisors(devices):
-        if pp > deepest(model):
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the space depends on."""
+
+    model: ModelSpec
+    cluster: ClusterSpec
+    workload: Workload
+    runtime: Runtime
+    devices: int
+
+
+def legal(question: Question) -> Iterator[Candidates]:
+    """The outer choices as tables, one per depth, schedule, number of chunks and axis order.
+
+    A row's one column stands for all layers: nothing is cut yet.
+    """
+    runtime = question.runtime
+    orders = (runtime.axis_order, *runtime.other_axis_orders)
+    for pp in divisors(question.devices):
+        if pp > deepest(question.model) or (pp > 1 and "pp" not in runtime.axes):
             continue
-        rows = list(_rows(model, workload, runtime, devices // pp))
-        if not rows:
+        meshes = _meshes(question, pp)
+        if not len(meshes):
             continue
-        splits = partitions(model.layers, pp)
-        for schedule in _schedules(runtime, pp):
-            for recompute in _recomputes(runtime):
-                yield _table(rows, splits, pp, schedule, recompute, runtime, workload)
+        for schedule, vpp in _schedules(runtime, question.model, pp):
+            rows = _allowed(question, pp, schedule, vpp, meshes)
+            if not len(rows):
+                continue
+            for order in _distinct(orders, pp):
+                yield _table(question, pp, schedule, vpp, order, rows)
 
 
 def deepest(model: ModelSpec) -> int:
@@ -56,98 +94,148 @@ def deepest(model: ModelSpec) -> int:
     return model.layers if model.encoder is None else 1
 
 
-def _schedules(runtime: Runtime, pp: int) -> tuple[Schedule, ...]:
-    if pp > 1:
-        return tuple(s for s in runtime.schedules if s in ("gpipe", "1f1b"))
-    return ("1f1b",) if "1f1b" in runtime.schedules else runtime.schedules[:1]
-
-
-def _recomputes(runtime: Runtime) -> list[Recompute]:
-    return [m for m in runtime.recompute if m != "selective" or not runtime.flash_attention]
-
-
-def _rows(
-    model: ModelSpec, workload: Workload, runtime: Runtime, ranks: int
-) -> Iterator[tuple[int, int, int, int]]:
-    """(dp, tp, micro_batch, zero) of every legal division of one stage over `ranks`."""
-    for tp in divisors(ranks):
-        if tp_problem(model, workload.seq_len, tp, runtime.sequence_parallel):
+def _schedules(runtime: Runtime, model: ModelSpec, pp: int) -> Iterator[tuple[Schedule, int]]:
+    """Schedules with the numbers of chunks they may have."""
+    plain = [s for s in runtime.schedules if s not in CHUNKED]
+    if pp == 1:
+        yield ("1f1b" if "1f1b" in plain or not plain else plain[0]), 1
+        return
+    for schedule in runtime.schedules:
+        if schedule not in CHUNKED:
+            yield schedule, 1
             continue
-        dp = ranks // tp
-        if workload.global_batch % dp:
+        most = 2 if schedule in TWO_CHUNKS else runtime.chunks
+        yield from ((schedule, vpp) for vpp in range(2, most + 1) if pp * vpp <= model.layers)
+
+
+def _distinct(orders: tuple[tuple[Axis, ...], ...], pp: int) -> list[tuple[Axis, ...]]:
+    """Orders that place ranks differently: ep lies inside others, pp = 1 has no place."""
+    seen: dict[tuple[str, ...], tuple[Axis, ...]] = {}
+    for order in orders:
+        seen.setdefault(tuple(a for a in order if a != "ep" and (pp > 1 or a != "pp")), order)
+    return list(seen.values())
+
+
+COLUMNS = ("tp", "cp", "style", "ep", "etp", "dp", "zero", "shard", "sync", "micro_batch")
+
+
+def _meshes(question: Question, pp: int) -> Ints:
+    """Rows of COLUMNS for one depth, whatever the schedule."""
+    batch, (eps, etps) = question.workload.global_batch, _experts(question)
+    found = []
+    for tp, cp, style, dp in _dense(question, question.devices // pp):
+        choices = list(_states(question.runtime, dp * cp, pp))
+        batches = divisors(batch // dp)
+        for ep, etp in itertools.product(eps, etps):
+            if tp % etp or (tp * cp * dp) % (ep * etp):
+                continue
+            mesh = (tp, cp, style, ep, etp, dp)
+            found += [(*mesh, *state, size) for state, size in itertools.product(choices, batches)]
+    return np.array(found, dtype=np.int64).reshape(len(found), len(COLUMNS))
+
+
+def _dense(question: Question, ranks: int) -> Iterator[tuple[int, int, int, int]]:
+    """(tp, cp, style, dp) of every division of one stage over `ranks`."""
+    model, work, runtime = question.model, question.workload, question.runtime
+    for tp in divisors(ranks) if "tp" in runtime.axes else [1]:
+        if tp_problem(model, work.seq_len, tp, runtime.sequence_parallel):
             continue
-        zeros = [z for z in runtime.zero_stages if z == 0 or dp > 1]
-        for micro_batch in divisors(workload.global_batch // dp):
-            yield from ((dp, tp, micro_batch, zero) for zero in zeros)
+        for cp in divisors(ranks // tp) if "cp" in runtime.axes else [1]:
+            dp = ranks // tp // cp
+            if work.global_batch % dp:
+                continue
+            for style in _styles(question, tp, cp):
+                yield tp, cp, style, dp
+
+
+def _styles(question: Question, tp: int, cp: int) -> list[int]:
+    """The context styles that divide the sequences so, as places in CONTEXT_STYLES."""
+    if cp == 1:
+        return [0]
+    runtime, seq = question.runtime, question.workload.seq_len
+    if seq % (2 * cp):
+        return []
+    found = []
+    for style in runtime.context_styles:
+        view = RankView(1, seq, tp, runtime.sequence_parallel, cp=cp, cp_style=style)
+        if cp_problem(question.model, view) is None:
+            found.append(CONTEXT_STYLES.index(style))
+    return found
+
+
+def _states(runtime: Runtime, replicas: int, pp: int) -> Iterator[tuple[int, int, int]]:
+    """(zero, shard, sync): how the states are kept and agreed on."""
+    for zero in runtime.zero_stages:
+        if pp > 1 and zero not in runtime.pipeline_zero_stages:
+            continue
+        if zero == 0:
+            ways = range(len(SYNCHRONISATIONS)) if replicas > 1 else [0]
+            yield from (
+                (0, 0, sync) for sync in ways if SYNCHRONISATIONS[sync] in runtime.synchronisations
+            )
+        elif replicas > 1:
+            yield zero, 0, 0
+            if runtime.hybrid_sharding:
+                yield from ((zero, shard, 0) for shard in divisors(replicas)[1:-1])
+    if replicas == 1 and 0 not in runtime.zero_stages:
+        yield 0, 0, 0
+
+
+def _experts(question: Question) -> tuple[list[int], list[int]]:
+    """Every ep and every etp that divides a model's experts."""
+    model, runtime = question.model, question.runtime
+    every = divisors(question.devices)
+    eps = [ep for ep in every if "ep" in runtime.axes and ep_problem(model, ep, 1) is None]
+    etps = [etp for etp in every if runtime.shares_experts and ep_problem(model, 1, etp) is None]
+    return eps or [1], etps or [1]
+
+
+def _allowed(question: Question, pp: int, schedule: Schedule, vpp: int, meshes: Ints) -> Ints:
+    """The meshes that a schedule can run: whole rounds, and the ZeRO stages it goes with."""
+    columns = dict(zip(COLUMNS, meshes.T, strict=True))
+    microbatches = question.workload.global_batch // (columns["dp"] * columns["micro_batch"])
+    keep = np.ones(len(meshes), dtype=bool)
+    if schedule in CHUNKED:
+        keep &= microbatches % pp == 0
+        if schedule in TWO_CHUNKS:
+            keep &= microbatches >= 2 * pp
+    if schedule in SPLIT:
+        keep &= np.isin(columns["zero"], question.runtime.split_zero_stages)
+    return meshes[keep]
 
 
 def _table(
-    rows: list[tuple[int, int, int, int]],
-    splits: Ints,
-    pp: int,
-    schedule: Schedule,
-    recompute: Recompute,
-    runtime: Runtime,
-    workload: Workload,
+    question: Question, pp: int, schedule: Schedule, vpp: int, order: tuple[Axis, ...], rows: Ints
 ) -> Candidates:
-    repeated = np.repeat(np.array(rows, dtype=np.int64), len(splits), axis=0)
-    dp, tp, micro_batch, zero = repeated.T
-    counts = np.tile(splits, (len(rows), 1))
+    columns = dict(zip(COLUMNS, rows.T, strict=True))
+    whole = np.full((len(rows), 1), question.model.layers, dtype=np.int64)
     return Candidates(
         pp=pp,
         schedule=schedule,
-        recompute=recompute,
-        axis_order=runtime.axis_order,
-        dp=dp,
-        tp=tp,
-        micro_batch=micro_batch,
-        microbatches=workload.global_batch // (dp * micro_batch),
-        zero=zero,
-        counts=counts,
-        recomputed=counts if recompute != "none" else np.zeros_like(counts),
+        recompute="none",
+        axis_order=order,
+        microbatches=question.workload.global_batch // (columns["dp"] * columns["micro_batch"]),
+        counts=whole,
+        recomputed=np.zeros_like(whole),
+        vpp=vpp,
+        **columns,
     )
 
 
-def partitions(layers: int, pp: int) -> Ints:
-    """Layers per stage of every split that is tried, shape [splits, pp]."""
-    if pp == 1:
-        return np.array([[layers]], dtype=np.int64)
-    found = {
-        split
-        for first in _window(layers, pp, below=3, above=3)
-        for last in _window(layers, pp, below=8, above=2)
-        if (split := _split(layers, pp, first, last)) is not None
-    }
-    return np.array(sorted(found), dtype=np.int64)
-
-
-def _window(layers: int, pp: int, below: int, above: int) -> range:
-    if layers <= SMALL_MODEL_LAYERS:
-        return range(layers + 1)
-    low, high = layers // pp, -(-layers // pp)
-    return range(max(0, low - below), high + above + 1)
-
-
-def _split(layers: int, pp: int, first: int, last: int) -> tuple[int, ...] | None:
-    rest, middle = layers - first - last, pp - 2
-    if rest < 0 or (middle == 0 and rest) or (middle and rest < middle):
-        return None
-    if middle == 0:
-        return (first, last)
-    base, extra = divmod(rest, middle)
-    return (first, *(base + (i >= middle - extra) for i in range(middle)), last)
-
-
-def why_empty(model: ModelSpec, workload: Workload, runtime: Runtime, devices: int) -> list[str]:
+def why_empty(question: Question) -> list[str]:
     """What forbids each degree when no division of the devices is legal."""
+    model, workload, runtime = question.model, question.workload, question.runtime
     reasons = []
-    for tp in divisors(devices):
+    for tp in divisors(question.devices):
         if problem := tp_problem(model, workload.seq_len, tp, runtime.sequence_parallel):
             reasons.append(problem)
-    for dp in divisors(devices):
+    for dp in divisors(question.devices):
         if workload.global_batch % dp:
             reasons.append(f"dp={dp} does not divide global_batch={workload.global_batch}")
-    if devices > deepest(model):
+    if question.devices > deepest(model):
         why = "one per layer" if model.encoder is None else "encoder and decoder are not cut yet"
         reasons.append(f"pp is at most {deepest(model)} ({why})")
+    missing = [axis for axis in ("tp", "cp", "pp") if axis not in runtime.axes]
+    if missing:
+        reasons.append(f"runtime {runtime.name!r} has no {', '.join(missing)}")
     return reasons

@@ -166,11 +166,17 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
-def title(layout: Layout, counts: tuple[int, ...]) -> str:
-    """A division in one line: its degrees, and the layers per stage where they are uneven."""
-    if counts == even_counts(sum(counts), len(counts)):
-        return str(layout)
-    return f"{layout} stages={','.join(map(str, counts))}"
+def title(
+    layout: Layout, counts: tuple[int, ...], recomputed: tuple[int, ...] | None = None
+) -> str:
+    """A division in one line: its degrees, the layers per stage where they are uneven, and how
+    many of them recompute where not all do."""
+    text = str(layout)
+    if counts != even_counts(sum(counts), len(counts)):
+        text += f" stages={','.join(map(str, counts))}"
+    if recomputed is not None and layout.recompute != "none" and recomputed != counts:
+        text += f" recomputed={','.join(map(str, recomputed))}"
+    return text
 
 
 class LayerChoice(Frozen):
@@ -195,14 +201,21 @@ class Stage(Frozen):
     ep: int = Degree
 
 
-def make_stages(layout: Layout, counts: tuple[int, ...]) -> tuple[Stage, ...]:
-    """Stages with the given numbers of layers, every layer with the layout's choices."""
+def make_stages(
+    layout: Layout, counts: tuple[int, ...], recomputed: tuple[int, ...] | None = None
+) -> tuple[Stage, ...]:
+    """Stages with the given numbers of layers and the layout's choices.
+
+    recomputed: how many layers of each stage recompute, from its front; all of them without it.
+    """
     choice = LayerChoice(recompute=layout.recompute, zero=layout.zero)
+    plain = LayerChoice(recompute="none", zero=layout.zero)
+    again = counts if recomputed is None else recomputed
     degrees = {"dp": layout.dp, "tp": layout.tp, "cp": layout.cp, "ep": layout.ep}
     firsts = [sum(counts[:i]) for i in range(len(counts))]
     return tuple(
-        Stage(first_layer=first, layers=(choice,) * count, **degrees)
-        for first, count in zip(firsts, counts, strict=True)
+        Stage(first_layer=first, layers=(choice,) * some + (plain,) * (count - some), **degrees)
+        for first, count, some in zip(firsts, counts, again, strict=True)
     )
 
 

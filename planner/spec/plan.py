@@ -111,7 +111,11 @@ class Plan(Document):
     @property
     def title(self) -> str:
         """The division in one line."""
-        return title(self.layout, self.layer_counts)
+        again = tuple(
+            sum(choice.recompute == self.layout.recompute for choice in stage.layers)
+            for stage in self.stages
+        )
+        return title(self.layout, self.layer_counts, again)
 
     @property
     def layer_counts(self) -> tuple[int, ...]:

@@ -72,7 +72,7 @@ def alone(one: Case, values: dict[str, float]) -> tuple[float, float]:
     counts = usual_counts(one.model, one.runtime, one.layout.pp)
     flat = one.layout.replace(vpp=1)
     row = Candidates.of_plan(flat, make_stages(flat, counts), one.workload.global_batch)
-    found = estimate(blocks, dataclasses.replace(row, vpp=one.layout.vpp, modes=None))
+    found = estimate(blocks, dataclasses.replace(row, vpp=one.layout.vpp, chunks=None))
     return float(found.step_seconds[0]), float(found.peak_bytes[0])
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.cost.estimate import estimate
-from planner.search import space
+from planner.search import tabulated_space as space
 from planner.spec.workload import Workload
 from tests.examples import blocks, llama_like
 

@@ -1,0 +1,33 @@
+"""Optimum: the search that fits the cluster."""
+
+from planner.cost.blocks import Blocks
+from planner.search import tabulated
+from planner.search.exact import rank_exactly
+from planner.search.ranking import Objective, Ranking
+from planner.search.wishes import Wishes
+from planner.spec.documents import InputError
+
+
+def rank(
+    blocks: Blocks,
+    objective: Objective = "time",
+    top_k: int = 5,
+    allow_at_risk: bool = False,
+    wishes: Wishes | None = None,
+) -> Ranking:
+    """The best plans: exactly where every rank has a device of its own, by table where ranks share
+    cores. Raises NoPlanError, and InputError for an unknown price or a wish that cannot be kept."""
+    if objective == "cost" and blocks.cluster.accelerator.price_usd_per_hour is None:
+        name = blocks.cluster.accelerator.name
+        raise InputError(
+            f"accelerator {name!r} has no price_usd_per_hour; --objective cost needs one in the "
+            f"cluster file"
+        )
+    if blocks.cluster.shared_cores is None:
+        return rank_exactly(blocks, objective, top_k, allow_at_risk, wishes)
+    if wishes is not None and wishes != Wishes():
+        raise InputError(
+            "--fix, --forbid, --memory-limit, --memory-headroom and --time-limit need a cluster "
+            "whose ranks have devices of their own; leave them out for local"
+        )
+    return tabulated.rank(blocks, objective, top_k, allow_at_risk=allow_at_risk)

@@ -1,0 +1,169 @@
+"""Rivals: why the best plan is best, what its neighbours lose, and what would change the decision.
+
+A neighbour differs from the best in one choice; of each choice the best rejected one is named. For
+the degrees everything else is free; for microbatch, ZeRO, schedule and chunks the mesh is kept. A
+neighbour is solved like the best (planner.search.outer), but after TRIES inner problems the best
+so far is taken, so its loss is at most what is printed.
+
+Shadow prices: the search is repeated with more memory per device, a faster network between nodes
+and twice the batch, and says what that would save.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates
+from planner.search.exact import plan_of
+from planner.search.outer import Search, Solved, Space, relaxed_space
+from planner.search.reasons import opening
+from planner.spec.plan import AT_RISK, Plan
+from planner.spec.units import format_bytes, format_seconds
+
+TRIES = 6
+"""Inner problems per neighbour."""
+DEGREES = ("tp", "pp", "dp", "cp", "ep")
+MORE_MEMORY_BYTES = 4 * 2**30
+
+Flags = NDArray[np.bool_]
+Differs = Callable[[Candidates], Flags]
+
+
+def why(blocks: Blocks, space: Space, best: Plan) -> tuple[str, ...]:
+    """The reasons for a plan against the rest of its space, as sentences."""
+    lines = [*opening(best)]
+    lines += [text for _, text in sorted(_neighbours(blocks, space, best), key=lambda n: n[0])]
+    return tuple(dict.fromkeys(lines))
+
+
+def explained(blocks: Blocks, plan: Plan) -> tuple[str, ...]:
+    """The same for a plan at hand, and what would change the decision."""
+    limit = _limit(plan)
+    space = relaxed_space(blocks, limit)
+    return (*why(blocks, space, plan), *_prices(blocks, plan))
+
+
+def _limit(plan: Plan) -> float:
+    assert plan.predicted is not None
+    share = 1.0 if plan.predicted.at_risk else AT_RISK
+    return share * plan.cluster.memory_bytes
+
+
+def _neighbours(blocks: Blocks, space: Space, best: Plan) -> Iterator[tuple[float, str]]:
+    assert best.predicted is not None
+    step = best.predicted.step_seconds
+    for differs in _choices(best):
+        solved = _best_of(blocks, space, differs, _limit(best))
+        if solved is None:
+            continue
+        plan = plan_of(blocks, solved)
+        assert plan.predicted is not None
+        slower = plan.predicted.step_seconds / step - 1
+        taken = format_seconds(plan.predicted.step_seconds)
+        text = f"{plan.title} takes {taken}, {slower:+.1%}."
+        yield slower, text if abs(slower) >= 5e-4 else f"{plan.title} is as fast."
+
+
+def _choices(best: Plan) -> Iterator[Differs]:
+    layout = best.layout
+    for name in DEGREES:
+        value = getattr(layout, name)
+
+        def other(table: Candidates, name: str = name, value: int = value) -> Flags:
+            return np.asarray(_column(table, name) != value)
+
+        yield other
+    for name in ("micro_batch", "zero"):
+        value = getattr(layout, name)
+
+        def beside(table: Candidates, name: str = name, value: int = value) -> Flags:
+            return np.asarray(_same_mesh(table, best) & (_column(table, name) != value))
+
+        yield beside
+    yield (
+        lambda table: (
+            _same_mesh(table, best) & ((table.schedule, table.vpp) != (layout.schedule, layout.vpp))
+        )
+    )
+
+
+def _column(table: Candidates, name: str) -> NDArray[np.int64]:
+    return np.broadcast_to(np.asarray(getattr(table, name)), (len(table),))
+
+
+def _same_mesh(table: Candidates, best: Plan) -> Flags:
+    same = np.ones(len(table), dtype=bool)
+    for name in DEGREES:
+        same &= _column(table, name) == getattr(best.layout, name)
+    return same
+
+
+def _best_of(blocks: Blocks, space: Space, differs: Differs, limit: float) -> Solved | None:
+    """The best choice that differs, of those whose bounds come first."""
+    kept = np.concatenate([differs(table)[_rows(space, i)] for i, table in enumerate(space.tables)])
+    places = np.flatnonzero(kept & np.isfinite(space.bound))
+    places = places[np.argsort(space.bound[places], kind="stable")][: 8 * TRIES]
+    if not len(places):
+        return None
+    some = replace(
+        space,
+        owner=space.owner[places],
+        row=space.row[places],
+        bound=space.bound[places],
+        least_bytes=space.least_bytes[places],
+    )
+    found = Search(blocks, some, limit, tries=TRIES).run()
+    return found.solved[0] if found.solved else None
+
+
+def _rows(space: Space, owner: int) -> NDArray[np.int64]:
+    return np.asarray(space.row[space.owner == owner])
+
+
+def _prices(blocks: Blocks, best: Plan) -> Iterator[str]:
+    assert best.predicted is not None
+    step = best.predicted.step_seconds
+    limit = _limit(best)
+    more = _best(blocks, limit + MORE_MEMORY_BYTES)
+    if more is not None:
+        saved = 1 - more.value / step
+        said = f"would save {saved:.1%}" if saved > 5e-4 else "would change nothing"
+        yield f"{format_bytes(MORE_MEMORY_BYTES)} more memory per device {said}."
+    if len(blocks.cluster.tiers) > 1:
+        outer = blocks.cluster.tiers[-1]
+        faster = outer.replace(bandwidth_bytes_per_second=2 * outer.bandwidth_bytes_per_second)
+        cluster = blocks.cluster.replace(tiers=(*blocks.cluster.tiers[:-1], faster))
+        yield _changed(
+            f"Twice the bandwidth of {outer.name}", _again(blocks, cluster=cluster), limit, best
+        )
+    work = blocks.workload.replace(global_batch=2 * blocks.workload.global_batch)
+    yield _changed("Twice the batch", _again(blocks, workload=work), limit, best, batches=2)
+
+
+def _again(blocks: Blocks, **changes: object) -> Blocks:
+    parts = {
+        name: changes.get(name, getattr(blocks, name))
+        for name in ("model", "cluster", "workload", "runtime", "profile")
+    }
+    return Blocks(**parts, graphs=blocks.graphs, calibration=blocks.calibration)  # type: ignore[arg-type]
+
+
+def _changed(what: str, blocks: Blocks, limit: float, best: Plan, batches: int = 1) -> str:
+    assert best.predicted is not None
+    found = _best(blocks, limit)
+    if found is None:
+        return f"{what}: no plan fits."
+    saved = 1 - found.value / batches / best.predicted.step_seconds
+    other = plan_of(blocks, found)
+    same = (other.layout, other.layer_counts) == (best.layout, best.layer_counts)
+    per = "per sequence " if batches > 1 else ""
+    decision = "and keep this plan" if same else f"with {other.title}"
+    return f"{what} would save {saved:.1%} {per}{decision}."
+
+
+def _best(blocks: Blocks, limit: float) -> Solved | None:
+    found = Search(blocks, relaxed_space(blocks, limit), limit).run()
+    return found.solved[0] if found.solved else None

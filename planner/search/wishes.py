@@ -1,0 +1,137 @@
+"""Wishes: what a user fixes, forbids and allows in a search.
+
+--fix tp=8            only plans with tp=8         --forbid zero=3      none with zero=3
+--memory-limit 38GB   per device                   --memory-headroom 10%   stay that much below
+--time-limit 10       CPU seconds, then the best so far with its gap
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.candidates import Candidates
+from planner.spec.documents import InputError
+from planner.spec.runtime import CONTEXT_STYLES, SYNCHRONISATIONS
+from planner.spec.units import parse_bytes
+
+Flags = NDArray[np.bool_]
+NUMBERS = ("dp", "tp", "pp", "cp", "ep", "etp", "vpp", "micro_batch", "zero", "shard")
+WORDS = ("schedule", "recompute", "cp_style", "sync", "axis_order")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """key=value, wanted or not."""
+
+    key: str
+    value: str
+    wanted: bool
+
+    @classmethod
+    def parse(cls, text: str, wanted: bool) -> "Wish":
+        """Read `tp=8`. Raises InputError."""
+        option = "--fix" if wanted else "--forbid"
+        key, sign, value = text.partition("=")
+        key = key.strip().replace("-", "_")
+        if not sign or key not in (*NUMBERS, *WORDS):
+            raise InputError(
+                f"{option}: {text!r}; write key=value with a key of {', '.join((*NUMBERS, *WORDS))}"
+            )
+        if key in NUMBERS and not value.strip().isdecimal():
+            raise InputError(f"{option}: {key}={value!r} is not a number; write {key}=8")
+        return cls(key, value.strip(), wanted)
+
+    def holds(self, table: Candidates) -> Flags:
+        """Which rows have the value, [N]."""
+        if self.key in NUMBERS:
+            values = np.broadcast_to(np.asarray(getattr(table, self.key)), (len(table),))
+            return np.asarray(values == int(self.value))
+        found: Callable[[], Flags] = {
+            "schedule": lambda: np.full(len(table), table.schedule == self.value),
+            "axis_order": lambda: np.full(len(table), "-".join(table.axis_order) == self.value),
+            "cp_style": lambda: np.array([CONTEXT_STYLES[i] == self.value for i in table.style]),
+            "sync": lambda: np.array([SYNCHRONISATIONS[i] == self.value for i in table.sync]),
+        }[self.key]
+        return found()
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """All wishes of one search."""
+
+    choices: tuple[Wish, ...] = ()
+    memory_limit: str | None = None
+    memory_headroom: str | None = None
+    time_limit_seconds: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        fix: Iterable[str] = (),
+        forbid: Iterable[str] = (),
+        memory_limit: str | None = None,
+        memory_headroom: str | None = None,
+        time_limit_seconds: float | None = None,
+    ) -> "Wishes":
+        """Wishes in a user's words. Raises InputError."""
+        wanted = [Wish.parse(text, True) for text in fix]
+        unwanted = [Wish.parse(text, False) for text in forbid]
+        return cls((*wanted, *unwanted), memory_limit, memory_headroom, time_limit_seconds)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether any outer choice is fixed or forbidden."""
+        return any(wish.key != "recompute" for wish in self.choices)
+
+    @property
+    def sets_memory(self) -> bool:
+        """Whether the user says how much memory there is."""
+        return self.memory_limit is not None or self.memory_headroom is not None
+
+    def keep(self, table: Candidates) -> Flags:
+        """The rows that every wish leaves, [N]."""
+        kept = np.ones(len(table), dtype=bool)
+        for wish in self.choices:
+            if wish.key != "recompute":
+                kept &= wish.holds(table) == wish.wanted
+        return kept
+
+    def allows(self, mode: str) -> bool:
+        """Whether layers may recompute so."""
+        wishes = [wish for wish in self.choices if wish.key == "recompute"]
+        return all((wish.value == mode) == wish.wanted for wish in wishes)
+
+    def memory_bytes(self, device_bytes: float) -> float:
+        """What a plan may use of a device. Raises InputError."""
+        limit = device_bytes
+        if self.memory_limit is not None:
+            limit = _bytes("--memory-limit", self.memory_limit)
+            if limit > device_bytes:
+                raise InputError(
+                    f"--memory-limit {self.memory_limit} is more than the device's "
+                    f"{device_bytes / 1e9:.0f} GB; choose less, or edit the cluster"
+                )
+        if self.memory_headroom is not None:
+            limit -= _headroom(self.memory_headroom, limit)
+        if limit <= 0:
+            raise InputError("--memory-headroom leaves no memory; choose less")
+        return limit
+
+
+def _headroom(text: str, limit: float) -> float:
+    if not text.strip().endswith("%"):
+        return _bytes("--memory-headroom", text)
+    number = text.strip()[:-1]
+    try:
+        return limit * float(number) / 100
+    except ValueError:
+        raise InputError(f"--memory-headroom: {text!r}; write 10% or 8GiB") from None
+
+
+def _bytes(option: str, text: str) -> float:
+    try:
+        return float(parse_bytes(text))
+    except ValueError as error:
+        raise InputError(f"{option}: {error}; write 38GB or 64GiB") from None
