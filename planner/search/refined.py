@@ -69,7 +69,8 @@ def _bound(blocks: Blocks, tables: StageTables) -> Floats:
     rows, layers = tables.choices, blocks.model.layers
     p, m = rows.pp, rows.microbatches
     seconds = (tables.forward + tables.backward).min(axis=2)
-    tau = _least_maximum(seconds, layers)
+    least = _least_maximum(seconds, layers)
+    tau = np.where(np.isfinite(least), least, 0.0)
     theta = _all_layers(seconds, layers)
     if rows.schedule == "gpipe":
         pipeline = theta + (m - 1) * tau
@@ -79,7 +80,7 @@ def _bound(blocks: Blocks, tables: StageTables) -> Floats:
     share = min(-(-layers // p), seconds.shape[2] - 1)
     update = tables.update[:, :, :, share].min(axis=(1, 2))
     after = tables.reduce[:, 0].min(axis=(1, 2)) + update + tables.fixed
-    result: Floats = np.where(np.isfinite(tau), pipeline + after, np.inf)
+    result: Floats = np.where(np.isfinite(least), pipeline + after, np.inf)
     return result
 
 
