@@ -46,15 +46,59 @@ ONE_BY_ONE = ("gpipe", "1f1b", "zb-h1")
 
 @dataclass(frozen=True, slots=True)
 class Relaxed:
-    """step_seconds, least_bytes: [N], lower bounds over all cuts and recompute choices."""
+    """What the bounds of every schedule are made of, [N] each, in seconds (see the top).
 
-    step_seconds: Floats
-    least_bytes: Floats
+    theta: without transfers. one: of the lightest layer. hop: of one transfer. reduce, update:
+    after the pipeline. wait: share of the time until all is reduced.
+    """
+
+    choices: Candidates
+    theta: Floats
+    tau: Floats
+    one: Floats
+    hop: Floats
+    reduce: Floats
+    update: Floats
+    wait: Floats
+    fixed: float
+
+    def take(self, rows: Ints) -> "Relaxed":
+        """The chosen rows."""
+        arrays = ("theta", "tau", "one", "hop", "reduce", "update", "wait")
+        taken = {name: getattr(self, name)[rows] for name in arrays}
+        return replace(self, choices=self.choices.take(rows), **taken)
+
+    def step(self, schedule: str, hides_hops: bool, pipeline: Floats | float = 0.0) -> Floats:
+        """A lower bound on the step under a schedule. pipeline: another bound on the pipeline."""
+        p, m = self.choices.pp, self.choices.microbatches
+        theta = self.theta if hides_hops else self.theta + 2 * (p - 1) * self.hop
+        if p == 1:
+            least: Floats = m * theta
+        else:
+            least = pipeline_bound(schedule, p, m, theta, self.tau, self.one)
+        met = (np.maximum(least, pipeline) + self.reduce) * (1 + self.wait)
+        step: Floats = met + self.update + self.fixed
+        return step
 
 
 def relax(blocks: Blocks, choices: Candidates) -> Relaxed:
-    """Lower bounds of every row. choices: as planner.search.space makes them, not yet cut."""
-    return Relaxed(least_seconds(blocks, choices), least_bytes(blocks, choices))
+    """The pieces of every row. choices: as planner.search.space makes them, not yet cut."""
+    wait, fixed = wait_share(blocks, choices), blocks.runtime.step_seconds
+    if choices.pp == 1:
+        times = stage_times(BlockTables(blocks, choices))
+        whole, none = (times.forward + times.backward)[:, 0], np.zeros(len(choices))
+        after = times.reduce[:, 0], times.optimizer[:, 0]
+        return Relaxed(choices, whole, whole, none, none, *after, wait, fixed)
+    table, p = _columns(blocks, choices), choices.pp
+    times = stage_times(BlockTables(blocks, table))
+    each = times.forward + times.backward
+    theta = each[:, :3].sum(axis=1) + (p - 3) * blocks.runtime.microbatch_seconds
+    tau = each[:, 3:].min(axis=1)
+    one = each[:, 2] / blocks.model.layers
+    if len(blocks.kinds) > 1:
+        one = tau / max(1, -(-blocks.model.layers // p))
+    after = times.reduce[:, 0], times.optimizer[:, 3:].min(axis=1)
+    return Relaxed(choices, theta, tau, one, times.hop, *after, wait, fixed)
 
 
 def least_seconds(
@@ -64,25 +108,8 @@ def least_seconds(
 
     pipeline_seconds: another lower bound on the pipeline that is known, [N].
     """
-    if choices.pp == 1:
-        return _one_stage(blocks, choices)
-    table = _columns(blocks, choices)
-    times = stage_times(BlockTables(blocks, table))
-    hop = np.zeros_like(times.hop) if hides_hops(blocks, choices) else times.hop
-    p, m = choices.pp, choices.microbatches
-    forward, backward = times.forward, times.backward
-    whole = forward[:, :3].sum(axis=1) + backward[:, :3].sum(axis=1)
-    theta = whole + (p - 3) * blocks.runtime.microbatch_seconds + 2 * (p - 1) * hop
-    tau = (forward + backward)[:, 3:].min(axis=1)
-    one = (forward + backward)[:, 2] / blocks.model.layers
-    if len(blocks.kinds) > 1:
-        one = tau / max(1, -(-blocks.model.layers // p))
-    pipeline = pipeline_bound(choices.schedule, p, m, theta, tau, one, forward, backward)
-    pipeline = np.maximum(pipeline, pipeline_seconds)
-    update = times.optimizer[:, 3:].min(axis=1)
-    met = (pipeline + times.reduce[:, 0]) * (1 + wait_share(blocks, choices))
-    step: Floats = met + update + blocks.runtime.step_seconds
-    return step
+    hides = hides_hops(blocks, choices)
+    return relax(blocks, choices).step(choices.schedule, hides, pipeline_seconds)
 
 
 def hides_hops(blocks: Blocks, choices: Candidates) -> bool:
@@ -97,8 +124,6 @@ def pipeline_bound(
     theta: Floats,
     tau: Floats,
     one: Floats,
-    forward: Floats,
-    backward: Floats,
 ) -> Floats:
     """The lines at the top of the file, [N]."""
     if schedule == "gpipe":
@@ -115,14 +140,6 @@ def pipeline_bound(
     if schedule in ("interleaved", "looped-bfs"):
         busy = busy + (p - 1) / 2 * one
     return busy
-
-
-def _one_stage(blocks: Blocks, choices: Candidates) -> Floats:
-    times = stage_times(BlockTables(blocks, choices))
-    each = (times.forward + times.backward)[:, 0]
-    met = (choices.microbatches * each + times.reduce[:, 0]) * (1 + wait_share(blocks, choices))
-    step: Floats = met + times.optimizer[:, 0] + blocks.runtime.step_seconds
-    return step
 
 
 def _kind_rows(blocks: Blocks) -> tuple[Ints, Ints]:

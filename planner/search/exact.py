@@ -96,8 +96,8 @@ def plan_of(blocks: Blocks, solved: Solved) -> Plan:
 
 
 def _nothing_fits(blocks: Blocks, found: _Found) -> str:
-    made = found.space
-    if not len(made):
+    leanest = found.space.leanest
+    if leanest is None:
         asked = space.Question(
             blocks.model, blocks.cluster, blocks.workload, blocks.runtime, blocks.cluster.devices
         )
@@ -106,9 +106,8 @@ def _nothing_fits(blocks: Blocks, found: _Found) -> str:
             + "; ".join(space.why_empty(asked))
             + ". Change --global-batch, --seq-len, --fix or --forbid, or the number of devices."
         )
-    place = int(made.least_bytes.argmin())
     return leanest_plan(
-        blocks, _leanest(blocks, made.choice(place).one), len(made), found.limit_bytes
+        blocks, _leanest(blocks, leanest.one), found.space.enumerated, found.limit_bytes
     )
 
 

@@ -1,12 +1,12 @@
 """Outer search: the best plan of the whole space, with a proof.
 
-    1  every outer choice is enumerated (planner.search.space) and relaxed: a lower bound on
-       its step and on its peak, whatever its cut (planner.cost.relaxation)
-    2  those over the memory limit are set aside
-    3  the others are taken in the order of their bound, until the next one is no better than the
-       best step so far. Where stages are free a choice is bounded once more, with what fits its
-       ranks (planner.search.refined), and goes back to its new place; then it is solved
-       (planner.search.inner, planner.search.chunked) against the best step so far
+    1  every outer choice (planner.search.space) whose peak is not surely over the memory limit is
+       found, microbatch by microbatch, because the peak grows with it
+    2  each is relaxed: a lower bound on its step, whatever its cut (planner.cost.relaxation)
+    3  they are taken in the order of their bound, until the next one is no better than the
+       best step so far. A choice is bounded once more first, with what fits its ranks
+       (planner.search.refined; chunked: with its family), and goes back to its new place; then
+       it is solved (planner.search.inner, planner.search.chunked) against the best step so far
 
 Then no plan of the space is faster under this cost model, but for choices whose inner problem
 stayed open or whose schedule is searched in a family: `lower_bound_seconds` is the least of what
@@ -20,7 +20,7 @@ choices too, and seconds are weighed by the devices they occupy).
 import heapq
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
-from planner.cost.relaxation import least_bytes, least_seconds
+from planner.cost.relaxation import hides_hops, least_bytes, least_seconds, relax
 from planner.search import space
 from planner.search.chunked import family_bounds, more_recompute, solve_chunked
 from planner.search.inner import Allows, Cut, Found, Inner, anything
 from planner.search.problem import RELATIVE
 from planner.search.refined import at_once, most_layers, refined_bound
 from planner.search.space import ONE_CHUNK, divisors
+from planner.spec.runtime import Axis, Schedule
 
 BATCH = 65_536
 """Outer choices relaxed at once: bounds the memory of a search, not its result."""
@@ -95,13 +96,18 @@ Filter = Callable[[Candidates], Flags]
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """All outer choices, relaxed. value_bound: [n] in seconds or dollars; least_bytes: [n]."""
+    """The outer choices that may fit, relaxed: bound in seconds or dollars, least_bytes, [n] each.
+
+    enumerated: all choices of the space. leanest: the one of least memory, fitting or not.
+    """
 
     tables: list[Candidates]
     owner: Ints
     row: Ints
     bound: Floats
     least_bytes: Floats
+    enumerated: int
+    leanest: Choice | None
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -124,45 +130,135 @@ def weight(blocks: Blocks, table: Candidates, dollars: bool) -> Floats:
 def relaxed_space(
     blocks: Blocks, limit_bytes: float, dollars: bool = False, keep: Filter | None = None
 ) -> Space:
-    """Enumerate and relax. Rows over the limit have an infinite bound."""
+    """Enumerate, leave out what surely exceeds the limit, and relax the rest."""
     sizes = [blocks.cluster.devices]
     if dollars:
         per_node = blocks.cluster.devices_per_node
         sizes = [per_node * n for n in divisors(blocks.cluster.nodes)]
-    tables: list[Candidates] = []
-    parts: list[tuple[Ints, Floats, Floats]] = []
+    made = _Relaxing(blocks, limit_bytes, dollars, keep)
     for devices in sizes:
         asked = space.Question(
             blocks.model, blocks.cluster, blocks.workload, blocks.runtime, devices
         )
-        for table in space.legal(asked):
-            kept = table if keep is None else table.take(np.flatnonzero(keep(table)))
-            for start in range(0, len(kept), BATCH):
-                part = kept.take(np.arange(start, min(start + BATCH, len(kept))))
-                parts.append(_relaxed(blocks, part, limit_bytes, dollars))
-                tables.append(part)
-    if not tables:
-        nothing = np.zeros(0)
-        return Space([], np.zeros(0, np.int64), np.zeros(0, np.int64), nothing, nothing)
-    rows, bounds, peaks = (np.concatenate(each) for each in zip(*parts, strict=True))
-    owner = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    return Space(tables, owner, rows, bounds, peaks)
+        for pp in space.depths(asked):
+            made.depth(asked, pp)
+    return made.space()
 
 
-def _relaxed(
-    blocks: Blocks, table: Candidates, limit: float, dollars: bool
-) -> tuple[Ints, Floats, Floats]:
-    peaks = least_bytes(blocks, table)
-    bound = np.full(len(table), np.inf)
-    possible = np.flatnonzero(peaks <= limit)
-    if len(possible):
-        some = table.take(possible)
-        pipeline: Floats = np.zeros(len(some))
-        if some.schedule not in ONE_CHUNK:
-            pipeline = family_bounds(blocks, some).min(axis=1)
-            pipeline = pipeline + more_recompute(blocks, some, limit)
-        bound[possible] = least_seconds(blocks, some, pipeline) * weight(blocks, some, dollars)
-    return np.arange(len(table)), bound, peaks
+class _Relaxing:
+    """Builds a Space depth by depth."""
+
+    def __init__(self, blocks: Blocks, limit: float, dollars: bool, keep: Filter | None):
+        self.blocks, self.limit, self.dollars, self.keep = blocks, limit, dollars, keep
+        self.tables: list[Candidates] = []
+        self.bounds: list[Floats] = []
+        self.peaks: list[Floats] = []
+        self.enumerated = 0
+        self.leanest: tuple[float, Choice] | None = None
+
+    def depth(self, asked: space.Question, pp: int) -> None:
+        """All choices of one depth."""
+        schedules = list(space.schedules(asked.runtime, asked.model, pp))
+        orders = space.orders(asked.runtime, pp)
+        bare = space.states(asked, pp)
+        if not len(bare) or not schedules:
+            return
+        self._count(asked, pp, bare, schedules, orders)
+        rows, peaks = self._fitting(asked, pp, bare, orders[0])
+        if not len(rows):
+            return
+        for order in orders:
+            plain = space.table(asked, pp, "1f1b", 1, order, rows)
+            for start in range(0, len(rows), BATCH):
+                some = np.arange(start, min(start + BATCH, len(rows)))
+                self._schedules(asked, plain.take(some), rows[some], peaks[some], schedules)
+
+    def _count(
+        self,
+        asked: space.Question,
+        pp: int,
+        bare: Ints,
+        schedules: list[tuple[Schedule, int]],
+        orders: list[tuple[Axis, ...]],
+    ) -> None:
+        """How many choices there are, without a table of them."""
+        if self.keep is not None:
+            return  # counted as they are filtered
+        for dp in np.unique(bare[:, space.DP]).tolist():
+            own = bare[bare[:, space.DP] == dp]
+            for size in divisors(asked.workload.global_batch // dp):
+                rows = np.insert(own, own.shape[1], size, axis=1)
+                found = {s: int(space.allowed(asked, pp, s, rows).sum()) for s, _ in schedules}
+                self.enumerated += len(orders) * sum(found[s] for s, _ in schedules)
+
+    def _fitting(
+        self, asked: space.Question, pp: int, bare: Ints, order: tuple[Axis, ...]
+    ) -> tuple[Ints, Floats]:
+        """Rows with every microbatch that may fit: larger ones are tried where smaller ones fit."""
+        sizes = {
+            dp: divisors(asked.workload.global_batch // dp)
+            for dp in np.unique(bare[:, space.DP]).tolist()
+        }
+        found, peaks, level = [], [], 0
+        while len(bare):
+            more = np.array([len(sizes[dp]) > level for dp in bare[:, space.DP].tolist()])
+            bare = bare[more]
+            if not len(bare):
+                break
+            size = np.array([sizes[dp][level] for dp in bare[:, space.DP].tolist()])
+            rows = np.concatenate([bare, size[:, None]], axis=1)
+            table = space.table(asked, pp, "1f1b", 1, order, rows)
+            least = least_bytes(self.blocks, table)
+            if level == 0:
+                self._remember(table, least)
+            fits = least <= self.limit
+            found.append(rows[fits])
+            peaks.append(least[fits])
+            bare, level = bare[fits], level + 1
+        return np.concatenate(found), np.concatenate(peaks)
+
+    def _remember(self, table: Candidates, least: Floats) -> None:
+        place = int(least.argmin())
+        if self.leanest is None or least[place] < self.leanest[0]:
+            self.leanest = float(least[place]), Choice(table, place)
+
+    def _schedules(
+        self,
+        asked: space.Question,
+        plain: Candidates,
+        rows: Ints,
+        peaks: Floats,
+        schedules: list[tuple[Schedule, int]],
+    ) -> None:
+        pieces = relax(self.blocks, plain)
+        for schedule, vpp in schedules:
+            own = np.flatnonzero(space.allowed(asked, plain.pp, schedule, rows))
+            table = replace(plain.take(own), schedule=schedule, vpp=vpp)
+            if self.keep is not None:
+                kept = np.flatnonzero(self.keep(table))
+                own, table = own[kept], table.take(kept)
+                self.enumerated += len(own)
+            if not len(own):
+                continue
+            step = pieces.take(own).step(schedule, hides_hops(self.blocks, table))
+            self.tables.append(table)
+            self.bounds.append(step * weight(self.blocks, table, self.dollars))
+            self.peaks.append(peaks[own])
+
+    def space(self) -> Space:
+        """Everything so far."""
+        lengths = [len(table) for table in self.tables]
+        leanest = None if self.leanest is None else self.leanest[1]
+        nothing = [np.zeros(0)]
+        return Space(
+            tables=self.tables,
+            owner=np.repeat(np.arange(len(lengths)), lengths),
+            row=np.concatenate([np.arange(n) for n in lengths] or [np.zeros(0, dtype=np.int64)]),
+            bound=np.concatenate(self.bounds or nothing),
+            least_bytes=np.concatenate(self.peaks or nothing),
+            enumerated=self.enumerated,
+            leanest=leanest,
+        )
 
 
 @dataclass(slots=True)
@@ -189,9 +285,9 @@ class Search:
         begun = time.process_time()
         space, tally = self.space, self.tally
         self.best = self.upper
-        tally.enumerated = len(space)
         places = np.flatnonzero(np.isfinite(space.bound))
-        tally.impossible = len(space) - len(places)
+        tally.enumerated = space.enumerated
+        tally.impossible = space.enumerated - len(places)
         self.bound = space.bound.copy()
         self.refined = np.zeros(len(space), dtype=bool)
         queue = [(float(space.bound[place]), int(place)) for place in places]
@@ -218,9 +314,12 @@ class Search:
         return Outcome(tuple(found), lower, gap if gap > RELATIVE else 0.0, tally)
 
     def _refinable(self, place: int) -> bool:
+        if self.refined[place]:
+            return False
         table = self.space.tables[int(self.space.owner[place])]
-        free = self.blocks.runtime.free_stages and table.pp > 1 and table.schedule in ONE_CHUNK
-        return free and np.isfinite(self.best) and not bool(self.refined[place])
+        if table.schedule not in ONE_CHUNK:
+            return True
+        return self.blocks.runtime.free_stages and table.pp > 1 and bool(np.isfinite(self.best))
 
     def _refine(self, place: int) -> None:
         """Bound this choice and the next of its table once more, with what fits their ranks."""
@@ -231,7 +330,12 @@ class Search:
         some = np.unique(np.append(alike[: at_once(self.blocks, table)], place))
         rows = table.take(space.row[some])
         scale = weight(self.blocks, rows, self.dollars)
-        bound = refined_bound(self.blocks, rows, self.limit_bytes, self.best / scale)
+        if table.schedule in ONE_CHUNK:
+            bound = refined_bound(self.blocks, rows, self.limit_bytes, self.best / scale)
+        else:
+            pipeline = family_bounds(self.blocks, rows).min(axis=1)
+            pipeline = pipeline + more_recompute(self.blocks, rows, self.limit_bytes)
+            bound = least_seconds(self.blocks, rows, pipeline)
         self.bound[some] = np.maximum(self.bound[some], bound * scale)
         self.refined[some] = True
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.cost.candidates import Candidates, Ints
 from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem
@@ -57,6 +58,9 @@ def divisors(n: int) -> list[int]:
     return small + [n // d for d in reversed(small) if d * d != n]
 
 
+Flags = NDArray[np.bool_]
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What the space depends on."""
@@ -73,20 +77,25 @@ def legal(question: Question) -> Iterator[Candidates]:
 
     A row's one column stands for all layers: nothing is cut yet.
     """
-    runtime = question.runtime
-    orders = (runtime.axis_order, *runtime.other_axis_orders)
-    for pp in divisors(question.devices):
-        if pp > deepest(question.model) or (pp > 1 and "pp" not in runtime.axes):
-            continue
-        meshes = _meshes(question, pp)
-        if not len(meshes):
-            continue
-        for schedule, vpp in _schedules(runtime, question.model, pp):
-            rows = _allowed(question, pp, schedule, vpp, meshes)
-            if not len(rows):
-                continue
-            for order in _distinct(orders, pp):
-                yield _table(question, pp, schedule, vpp, order, rows)
+    for pp in depths(question):
+        bare = states(question, pp)
+        rows = [
+            np.insert(bare[bare[:, DP] == dp], len(COLUMNS) - 1, size, axis=1)
+            for dp in np.unique(bare[:, DP]).tolist()
+            for size in divisors(question.workload.global_batch // dp)
+        ]
+        for schedule, vpp in schedules(question.runtime, question.model, pp):
+            found = [each[allowed(question, pp, schedule, each)] for each in rows]
+            if sum(map(len, found)):
+                for order in orders(question.runtime, pp):
+                    yield table(question, pp, schedule, vpp, order, np.concatenate(found))
+
+
+def depths(question: Question) -> list[int]:
+    """Numbers of stages, ascending."""
+    deep = "pp" in question.runtime.axes
+    most = deepest(question.model) if deep else 1
+    return [pp for pp in divisors(question.devices) if pp <= most]
 
 
 def deepest(model: ModelSpec) -> int:
@@ -94,7 +103,7 @@ def deepest(model: ModelSpec) -> int:
     return model.layers if model.encoder is None else 1
 
 
-def _schedules(runtime: Runtime, model: ModelSpec, pp: int) -> Iterator[tuple[Schedule, int]]:
+def schedules(runtime: Runtime, model: ModelSpec, pp: int) -> Iterator[tuple[Schedule, int]]:
     """Schedules with the numbers of chunks they may have."""
     plain = [s for s in runtime.schedules if s not in CHUNKED]
     if pp == 1:
@@ -108,10 +117,10 @@ def _schedules(runtime: Runtime, model: ModelSpec, pp: int) -> Iterator[tuple[Sc
         yield from ((schedule, vpp) for vpp in range(2, most + 1) if pp * vpp <= model.layers)
 
 
-def _distinct(orders: tuple[tuple[Axis, ...], ...], pp: int) -> list[tuple[Axis, ...]]:
+def orders(runtime: Runtime, pp: int) -> list[tuple[Axis, ...]]:
     """Orders that place ranks differently: ep lies inside others, pp = 1 has no place."""
     seen: dict[tuple[str, ...], tuple[Axis, ...]] = {}
-    for order in orders:
+    for order in (runtime.axis_order, *runtime.other_axis_orders):
         seen.setdefault(tuple(a for a in order if a != "ep" and (pp > 1 or a != "pp")), order)
     return list(seen.values())
 
@@ -119,19 +128,21 @@ def _distinct(orders: tuple[tuple[Axis, ...], ...], pp: int) -> list[tuple[Axis,
 COLUMNS = ("tp", "cp", "style", "ep", "etp", "dp", "zero", "shard", "sync", "micro_batch")
 
 
-def _meshes(question: Question, pp: int) -> Ints:
-    """Rows of COLUMNS for one depth, whatever the schedule."""
-    batch, (eps, etps) = question.workload.global_batch, _experts(question)
+DP = COLUMNS.index("dp")
+
+
+def states(question: Question, pp: int) -> Ints:
+    """Rows of all COLUMNS but the microbatch for one depth, whatever the schedule."""
+    eps, etps = _experts(question)
     found = []
     for tp, cp, style, dp in _dense(question, question.devices // pp):
         choices = list(_states(question.runtime, dp * cp, pp))
-        batches = divisors(batch // dp)
         for ep, etp in itertools.product(eps, etps):
             if tp % etp or (tp * cp * dp) % (ep * etp):
                 continue
             mesh = (tp, cp, style, ep, etp, dp)
-            found += [(*mesh, *state, size) for state, size in itertools.product(choices, batches)]
-    return np.array(found, dtype=np.int64).reshape(len(found), len(COLUMNS))
+            found += [(*mesh, *state) for state in choices]
+    return np.array(found, dtype=np.int64).reshape(len(found), len(COLUMNS) - 1)
 
 
 def _dense(question: Question, ranks: int) -> Iterator[tuple[int, int, int, int]]:
@@ -190,23 +201,24 @@ def _experts(question: Question) -> tuple[list[int], list[int]]:
     return eps or [1], etps or [1]
 
 
-def _allowed(question: Question, pp: int, schedule: Schedule, vpp: int, meshes: Ints) -> Ints:
-    """The meshes that a schedule can run: whole rounds, and the ZeRO stages it goes with."""
-    columns = dict(zip(COLUMNS, meshes.T, strict=True))
+def allowed(question: Question, pp: int, schedule: Schedule, rows: Ints) -> Flags:
+    """Which rows a schedule can run: whole rounds, and the ZeRO stages it goes with."""
+    columns = dict(zip(COLUMNS, rows.T, strict=True))
     microbatches = question.workload.global_batch // (columns["dp"] * columns["micro_batch"])
-    keep = np.ones(len(meshes), dtype=bool)
+    keep = np.ones(len(rows), dtype=bool)
     if schedule in CHUNKED:
         keep &= microbatches % pp == 0
         if schedule in TWO_CHUNKS:
             keep &= microbatches >= 2 * pp
     if schedule in SPLIT:
         keep &= np.isin(columns["zero"], question.runtime.split_zero_stages)
-    return meshes[keep]
+    return keep
 
 
-def _table(
+def table(
     question: Question, pp: int, schedule: Schedule, vpp: int, order: tuple[Axis, ...], rows: Ints
 ) -> Candidates:
+    """Rows of COLUMNS under one schedule and order; their one column stands for all layers."""
     columns = dict(zip(COLUMNS, rows.T, strict=True))
     whole = np.full((len(rows), 1), question.model.layers, dtype=np.int64)
     return Candidates(
