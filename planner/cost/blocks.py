@@ -33,6 +33,7 @@ from planner.graph.operator import Block, Collective, LayerKind, Node, Operator
 from planner.graph.view import RankView
 from planner.spec.calibration import Calibration
 from planner.spec.cluster import ClusterSpec
+from planner.spec.layer import Experts
 from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 from planner.spec.profile import CollectiveOp, Phase, Profile
@@ -232,6 +233,15 @@ class Blocks:
     def graph(self, block: Block, tp: int, micro_batch: int) -> nx.DiGraph:
         """The block's operators and collectives on one rank."""
         return self.graphs.graph(block, self.view(tp, micro_batch))
+
+    def has_experts(self, block: Block) -> bool:
+        """Whether a block is a layer with experts (or a head that holds such layers)."""
+        if block == "head":
+            return self.model.head.mtp_layers > 0
+        if not isinstance(block, LayerKind):
+            return False
+        kind = self.model.stacks[block.stack].kinds[block.kind]
+        return isinstance(kind.feed_forward, Experts)
 
     def costs(self, block: Block, divisions: Divisions, field: str) -> Floats:
         """One field of the block's cost under many divisions, [D]."""

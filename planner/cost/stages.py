@@ -33,7 +33,7 @@ from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.divisions import Division, Divisions
 from planner.cost.groups import by_group
-from planner.graph.operator import Block, Operator
+from planner.graph.operator import Block, LayerKind, Operator
 from planner.spec.layout import V_SHAPED
 from planner.spec.profile import CollectiveOp
 from planner.spec.runtime import SYNCHRONISATIONS, Recompute
@@ -108,6 +108,7 @@ class BlockTables:
         if candidates.chunk is not None:
             self.first = self.first & (candidates.chunk == 0)
             self.last = self.last & (candidates.chunk == candidates.vpp - 1)
+        self._coarser: dict[str, tuple[Divisions, Ints]] = {}
         self.column = cache(self._column)
 
     def _layers(self) -> Ints:
@@ -120,7 +121,25 @@ class BlockTables:
 
     def _column(self, block: Block, field: str) -> Floats:
         """One field of a block's cost per candidate, [N]."""
-        return self.blocks.costs(block, self.divisions, field)[self.index]
+        divisions, index = self._of_block(block)
+        return self.blocks.costs(block, divisions, field)[index]
+
+    def _of_block(self, block: Block) -> tuple[Divisions, Ints]:
+        """The divisions as far as they matter to a block: experts to those who have them, the style
+        of attention to layers."""
+        if self.blocks.has_experts(block):
+            return self.divisions, self.index
+        key = "layer" if isinstance(block, LayerKind) else "end"
+        if key not in self._coarser:
+            rows = self.divisions.rows.copy()
+            names = ["ep", "etp", "ep_stride"]
+            for name in names if key == "layer" else [*names, "cp_stride"]:
+                rows[:, Division._fields.index(name)] = 1
+            if key == "end":
+                rows[:, Division._fields.index("cp_style")] = 0
+            distinct, index = np.unique(rows, axis=0, return_inverse=True)
+            self._coarser[key] = Divisions(distinct), index.reshape(-1)[self.index]
+        return self._coarser[key]
 
     def over_layers(self, field: str) -> Floats:
         """The sum of a field over the layers of each stage, [N, S]."""

@@ -82,6 +82,18 @@ class Inner:
             self._try(way, row, upper, most, found)
         return found
 
+    def first(self, row: int) -> Found:
+        """A good cut at little cost: the balanced ones with no layer and all layers recomputing."""
+        found, layers = Found(), self.blocks.model.layers
+        most = min(layers, 2 * -(-layers // self.choices.pp) + 2)
+        for mode in modes(self.blocks.runtime):
+            if self.allows(mode):
+                tables, at = self._tables(Way(mode, 0 if mode == "none" else layers), row, most)
+                problem = tables.problem(at, layers)
+                counts = balanced(tables_below(problem, np.inf))
+                self._keep(tables, at, problem, counts, np.inf, found)
+        return found
+
     def _ways(self, row: int, upper: float, most: int, found: Found) -> Iterator[Way]:
         rule = self.blocks.runtime.recompute_layers
         layers = self.blocks.model.layers

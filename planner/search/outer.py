@@ -98,7 +98,8 @@ Filter = Callable[[Candidates], Flags]
 class Space:
     """The outer choices that may fit, relaxed: bound in seconds or dollars, least_bytes, [n] each.
 
-    enumerated: all choices of the space. leanest: the one of least memory, fitting or not.
+    Those whose bound is over KEPT times the step of a plan known are not kept. enumerated: all
+    choices of the space; possible: those that may fit. leanest: of least memory, fitting or not.
     """
 
     tables: list[Candidates]
@@ -107,6 +108,7 @@ class Space:
     bound: Floats
     least_bytes: Floats
     enumerated: int
+    possible: int
     leanest: Choice | None
 
     def __len__(self) -> int:
@@ -145,6 +147,23 @@ def relaxed_space(
     return made.space()
 
 
+KEPT = 1.5
+"""Choices that are surely slower by more than this are no neighbours worth naming."""
+LEVELS = (1, 3, 8, 1_000_000)
+"""How many sizes of microbatches are tried before the next ones: few where memory is tight."""
+
+
+def _sized(bare: Ints, sizes: dict[int, list[int]], levels: range) -> tuple[Ints, Ints]:
+    """Rows with each of the sizes at these places of their list, and the bare row of each."""
+    rows, own = [np.zeros((0, bare.shape[1] + 1), dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    for dp, known in sizes.items():
+        places = np.flatnonzero(bare[:, space.DP] == dp)
+        for size in known[levels.start : levels.stop]:
+            rows.append(np.insert(bare[places], bare.shape[1], size, axis=1))
+            own.append(places)
+    return np.concatenate(rows), np.concatenate(own)
+
+
 class _Relaxing:
     """Builds a Space depth by depth."""
 
@@ -154,6 +173,8 @@ class _Relaxing:
         self.bounds: list[Floats] = []
         self.peaks: list[Floats] = []
         self.enumerated = 0
+        self.possible = 0
+        self.known = np.inf
         self.leanest: tuple[float, Choice] | None = None
 
     def depth(self, asked: space.Question, pp: int) -> None:
@@ -172,6 +193,7 @@ class _Relaxing:
             for start in range(0, len(rows), BATCH):
                 some = np.arange(start, min(start + BATCH, len(rows)))
                 self._schedules(asked, plain.take(some), rows[some], peaks[some], schedules)
+        self._learn(pp)
 
     def _count(
         self,
@@ -199,22 +221,23 @@ class _Relaxing:
             dp: divisors(asked.workload.global_batch // dp)
             for dp in np.unique(bare[:, space.DP]).tolist()
         }
-        found, peaks, level = [], [], 0
-        while len(bare):
-            more = np.array([len(sizes[dp]) > level for dp in bare[:, space.DP].tolist()])
-            bare = bare[more]
-            if not len(bare):
+        found, peaks, first = [], [], 0
+        for levels in LEVELS:
+            rows, own = _sized(bare, sizes, range(first, first + levels))
+            if not len(rows):
                 break
-            size = np.array([sizes[dp][level] for dp in bare[:, space.DP].tolist()])
-            rows = np.concatenate([bare, size[:, None]], axis=1)
             table = space.table(asked, pp, "1f1b", 1, order, rows)
             least = least_bytes(self.blocks, table)
-            if level == 0:
+            if first == 0:
                 self._remember(table, least)
             fits = least <= self.limit
             found.append(rows[fits])
             peaks.append(least[fits])
-            bare, level = bare[fits], level + 1
+            # those whose largest size so far fits
+            bare, first = (
+                bare[np.bincount(own[fits], minlength=len(bare)) == levels],
+                first + levels,
+            )
         return np.concatenate(found), np.concatenate(peaks)
 
     def _remember(self, table: Candidates, least: Floats) -> None:
@@ -241,9 +264,26 @@ class _Relaxing:
             if not len(own):
                 continue
             step = pieces.take(own).step(schedule, hides_hops(self.blocks, table))
-            self.tables.append(table)
-            self.bounds.append(step * weight(self.blocks, table, self.dollars))
-            self.peaks.append(peaks[own])
+            bound = step * weight(self.blocks, table, self.dollars)
+            near = np.flatnonzero(bound < KEPT * self.known)
+            self.possible += len(own)
+            if len(near):
+                self.tables.append(table.take(near))
+                self.bounds.append(bound[near])
+                self.peaks.append(peaks[own][near])
+
+    def _learn(self, pp: int) -> None:
+        """Cut the most promising choice of a depth, so that hopeless ones need not be kept."""
+        own = [i for i, table in enumerate(self.tables) if table.pp == pp]
+        plain = [i for i in own if self.tables[i].schedule in ONE_CHUNK]
+        if not plain:
+            return
+        place = min(plain, key=lambda i: float(self.bounds[i].min()))
+        one = Choice(self.tables[place], int(self.bounds[place].argmin())).one
+        found = Inner(self.blocks, one, self.limit).first(0)
+        if found.best is not None:
+            value = found.best.step_seconds * float(weight(self.blocks, one, self.dollars)[0])
+            self.known = min(self.known, value)
 
     def space(self) -> Space:
         """Everything so far."""
@@ -257,6 +297,7 @@ class _Relaxing:
             bound=np.concatenate(self.bounds or nothing),
             least_bytes=np.concatenate(self.peaks or nothing),
             enumerated=self.enumerated,
+            possible=self.possible,
             leanest=leanest,
         )
 
@@ -287,7 +328,7 @@ class Search:
         self.best = self.upper
         places = np.flatnonzero(np.isfinite(space.bound))
         tally.enumerated = space.enumerated
-        tally.impossible = space.enumerated - len(places)
+        tally.impossible = space.enumerated - space.possible
         self.bound = space.bound.copy()
         self.refined = np.zeros(len(space), dtype=bool)
         queue = [(float(space.bound[place]), int(place)) for place in places]
@@ -306,7 +347,7 @@ class Search:
                 heapq.heappush(queue, (float(self.bound[place]), place))
             else:
                 self._solve(space.choice(place))
-        tally.bounded = len(places) - tally.solved
+        tally.bounded = space.possible - tally.solved
         found = sorted(self.solved, key=lambda each: each.value)
         value = found[0].value if found else np.inf
         lower = min(self.left, value)
