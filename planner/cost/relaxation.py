@@ -92,6 +92,10 @@ def relax(blocks: Blocks, choices: Candidates) -> Relaxed:
     table, p = _columns(blocks, choices), choices.pp
     times = stage_times(BlockTables(blocks, table))
     each = times.forward + times.backward
+    if (choices.zero > 1).any():
+        # weights travel layer by layer: those of the ends go with the layers of their stage
+        kept = stage_times(BlockTables(blocks, replace(table, zero=np.minimum(choices.zero, 1))))
+        each[:, :2] = (kept.forward + kept.backward)[:, :2]
     theta = each[:, :3].sum(axis=1) + (p - 3) * blocks.runtime.microbatch_seconds
     tau = each[:, 3:].min(axis=1)
     one = each[:, 2] / blocks.model.layers
