@@ -84,6 +84,9 @@ class BlockCost:
     births: tuple[tuple[Birth, float], ...]
 
 
+MANY = 24
+"""From so many divisions on, one pass over columns takes less time than one by one (measured:
+about 7 ms against 0.25 ms each)."""
 NUMBERS = tuple(name for name in BlockCost.__dataclass_fields__ if name != "births")
 
 
@@ -193,6 +196,7 @@ class Blocks:
         self.collectives = CollectiveTimes(cluster, profile)
         self.cost = lru_cache(maxsize=4096)(self._cost)
         self._registers: dict[Block, Register] = {}
+        self.many = MANY
 
     @classmethod
     def of_plan(cls, plan: Plan) -> "Blocks":
@@ -263,7 +267,7 @@ class Blocks:
         self, block: Block, divisions: Divisions, rows: Ints, alike: Division
     ) -> Iterator[tuple[Ints | int, BlockCost]]:
         """Costs of rows at once; one by one where a profile or a branch tells them apart."""
-        if self.profile is None and len(rows) > 1:
+        if self.profile is None and len(rows) >= self.many:
             try:
                 yield rows, self._cost(block, alike)
                 return

@@ -60,6 +60,7 @@ def test_a_column_of_divisions_costs_what_each_costs(
     drawn = data.draw(divisions(experts))
     work = Workload(seq_len=64, global_batch=64)
     blocks = Blocks(model, gpu_cluster(nodes=8), work, runtime, None)  # type: ignore[arg-type]
+    blocks.many = 1
     for block in (*blocks.kinds, "embedding", "head"):
         for name in NUMBERS:
             together = blocks.costs(block, drawn, name)  # type: ignore[arg-type]

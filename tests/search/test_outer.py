@@ -88,7 +88,6 @@ def compositions(layers: int, parts: int) -> Iterator[tuple[int, ...]]:
 
 def recomputed(blocks: Blocks, counts: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "none", (0,) * len(counts)
-    every = [range(n + 1) for n in counts]
     rule = blocks.runtime.recompute_layers
     for mode in modes(blocks.runtime)[1:]:
         if rule == "all":
