@@ -71,13 +71,13 @@ class OperatorTimes:
         for sample in profile.operators if profile else ():
             if sample.dtype == dtype:
                 self._samples[sample.kind, sample.phase].append(sample)
-        self._known: dict[tuple[str, tuple[tuple[str, int], ...], Phase], Estimate] = {}
+        self._known: dict[tuple[str, tuple[tuple[str, int], ...], Phase, int], Estimate] = {}
 
     def estimate(self, operator: Operator, phase: Phase) -> Estimate:
         """Seconds of one phase of an operator, the whole backward together."""
         if any(isinstance(value, np.ndarray) for _, value in operator.dims):
             return self._estimate(operator, phase)
-        key = (operator.kind, operator.dims, phase)
+        key = (operator.kind, operator.dims, phase, operator.bytes_moved(phase))
         if key not in self._known:
             self._known[key] = self._estimate(operator, phase)
         return self._known[key]
