@@ -69,7 +69,9 @@ def _bound(blocks: Blocks, tables: StageTables) -> Floats:
     rows, layers = tables.choices, blocks.model.layers
     p, m = rows.pp, rows.microbatches
     seconds = (tables.forward + tables.backward).min(axis=2)
-    tau = _least_maximum(seconds, layers)
+    least = _least_maximum(seconds, layers)
+    possible = np.isfinite(least)
+    tau = np.where(possible, least, 0.0)
     theta = _all_layers(seconds, layers)
     if rows.schedule == "gpipe":
         pipeline = theta + (m - 1) * tau
@@ -79,7 +81,7 @@ def _bound(blocks: Blocks, tables: StageTables) -> Floats:
     share = min(-(-layers // p), seconds.shape[2] - 1)
     update = tables.update[:, :, :, share].min(axis=(1, 2))
     after = tables.reduce[:, 0].min(axis=(1, 2)) + update + tables.fixed
-    result: Floats = np.where(np.isfinite(tau), pipeline + after, np.inf)
+    result: Floats = np.where(possible, pipeline + after, np.inf)
     return result
 
 
