@@ -217,7 +217,11 @@ def _problems(blocks: Blocks, layout: Layout, counts: tuple[int, ...]) -> Iterat
         )
         return
     microbatches = workload.global_batch // per_microbatch
-    name = orders.ONE_CHUNK.get(layout.schedule, layout.schedule) if layout.vpp > 1 else layout.schedule
+    name = (
+        orders.ONE_CHUNK.get(layout.schedule, layout.schedule)
+        if layout.vpp > 1
+        else layout.schedule
+    )
     if layout.pp > 1 and (found := orders.problem(name, layout.pp, layout.vpp, microbatches)):
         yield found
 

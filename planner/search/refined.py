@@ -98,6 +98,8 @@ def _all_layers(seconds: Floats, layers: int) -> Floats:
 
 def _least_maximum(seconds: Floats, layers: int) -> Floats:
     """tau of every row, infinite where the ranks cannot hold all layers, [B]."""
+    # more layers may hide more communication and take less time, so: the least of so many or more
+    seconds = np.minimum.accumulate(seconds[:, :, ::-1], axis=2)[:, :, ::-1]
 
     def holds(tau: Floats) -> Floats:
         allowed = np.minimum.accumulate(seconds <= tau[:, None, None], axis=2)
