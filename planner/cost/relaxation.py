@@ -21,7 +21,8 @@ proves the lines; phi = Theta_F / Theta where the backward is split):
     chunked (v)  m * max(Theta/p, tau) + (p-1)/2 * (one layer)
 
 After the pipeline: some stage holds ceil(L/p) layers, and every device waits for its update;
-the reduction of the first stage, which ends last, holds at least the embedding's.
+the reduction of the first stage, which ends last, holds at least the embedding's (beside compute:
+the part of it that n <= L layers cannot hide).
 
 Memory. A stage with at least ceil(L/p) layers holds at least their states and, with the
 strongest recomputation, the checkpoints of the microbatches in flight; the last ranks have the
@@ -37,7 +38,7 @@ from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import wait_share
 from planner.cost.memory import stage_memory
-from planner.cost.stages import BlockTables, stage_times
+from planner.cost.stages import BlockTables, StageTimes, stage_times
 from planner.spec.runtime import Recompute
 
 ONE_BY_ONE = ("gpipe", "1f1b", "zb-h1")
@@ -91,17 +92,16 @@ def relax(blocks: Blocks, choices: Candidates) -> Relaxed:
         return Relaxed(choices, whole, whole, none, none, *after, wait, fixed)
     table, p = _columns(blocks, choices), choices.pp
     times = stage_times(BlockTables(blocks, table))
-    each = times.forward + times.backward
+    forward, backward = times.forward, times.backward
     if (choices.zero > 1).any():
-        # weights travel layer by layer: those of the ends go with the layers of their stage
-        kept = stage_times(BlockTables(blocks, replace(table, zero=np.minimum(choices.zero, 1))))
-        each[:, :2] = (kept.forward + kept.backward)[:, :2]
+        forward, backward = _without_gathers(blocks, table, forward, backward)
+    each = forward + backward
     theta = each[:, :3].sum(axis=1) + (p - 3) * blocks.runtime.microbatch_seconds
     tau = each[:, 3:].min(axis=1)
     one = each[:, 2] / blocks.model.layers
     if len(blocks.kinds) > 1:
         one = tau / max(1, -(-blocks.model.layers // p))
-    after = times.reduce[:, 0], times.optimizer[:, 3:].min(axis=1)
+    after = _reduced(blocks, times), times.optimizer[:, 3:].min(axis=1)
     return Relaxed(choices, theta, tau, one, times.hop, *after, wait, fixed)
 
 
@@ -114,6 +114,33 @@ def least_seconds(
     """
     hides = hides_hops(blocks, choices)
     return relax(blocks, choices).step(choices.schedule, hides, pipeline_seconds)
+
+
+def _without_gathers(
+    blocks: Blocks, table: Candidates, forward: Floats, backward: Floats
+) -> tuple[Floats, Floats]:
+    """Seconds of the columns, E and H without the gathers of ZeRO 2 and 3, and A too where compute
+    may hide them: an empty stage has a message of its own and exposes more than a full one.
+    """
+    cut = 3 if blocks.runtime.prefetches_parameters else 2
+    bare = stage_times(BlockTables(blocks, replace(table, zero=np.minimum(table.zero, 1))))
+    return (
+        np.concatenate([bare.forward[:, :cut], forward[:, cut:]], axis=1),
+        np.concatenate([bare.backward[:, :cut], backward[:, cut:]], axis=1),
+    )
+
+
+def _reduced(blocks: Blocks, times: StageTimes) -> Floats:
+    """What the first stage still reduces after the pipeline, at least, [N].
+
+    Beside the last backward of n <= L layers at least 1/n of it stays exposed, and hiding the
+    rest takes its slowdown.
+    """
+    if not blocks.runtime.overlaps_dp:
+        return times.reduce[:, 0]
+    shown, slowdown = 1 / blocks.model.layers, blocks.runtime.overlap_slowdown
+    least: Floats = times.reduction[:, 0] * (shown + slowdown * (1 - shown))
+    return least
 
 
 def hides_hops(blocks: Blocks, choices: Candidates) -> bool:

@@ -70,7 +70,8 @@ def _bound(blocks: Blocks, tables: StageTables) -> Floats:
     p, m = rows.pp, rows.microbatches
     seconds = (tables.forward + tables.backward).min(axis=2)
     least = _least_maximum(seconds, layers)
-    tau = np.where(np.isfinite(least), least, 0.0)
+    possible = np.isfinite(least)
+    tau = np.where(possible, least, 0.0)
     theta = _all_layers(seconds, layers)
     if rows.schedule == "gpipe":
         pipeline = theta + (m - 1) * tau
@@ -80,7 +81,7 @@ def _bound(blocks: Blocks, tables: StageTables) -> Floats:
     share = min(-(-layers // p), seconds.shape[2] - 1)
     update = tables.update[:, :, :, share].min(axis=(1, 2))
     after = tables.reduce[:, 0].min(axis=(1, 2)) + update + tables.fixed
-    result: Floats = np.where(np.isfinite(least), pipeline + after, np.inf)
+    result: Floats = np.where(possible, pipeline + after, np.inf)
     return result
 
 
@@ -97,6 +98,8 @@ def _all_layers(seconds: Floats, layers: int) -> Floats:
 
 def _least_maximum(seconds: Floats, layers: int) -> Floats:
     """tau of every row, infinite where the ranks cannot hold all layers, [B]."""
+    # more layers may hide more communication and take less time, so: the least of so many or more
+    seconds = np.minimum.accumulate(seconds[:, :, ::-1], axis=2)[:, :, ::-1]
 
     def holds(tau: Floats) -> Floats:
         allowed = np.minimum.accumulate(seconds <= tau[:, None, None], axis=2)
