@@ -27,12 +27,13 @@ matter are replayed. A receive that holds its rank makes the actions that wait f
 so the forms stay exact.
 
 Split backwards (zb-h1, interleaved-zb, zbv, dualpipev), w_i of b_i the gradients of weights: these
-fill a part of the bubble. For equal stages, free transfers and m >= 2p, exactly (tests),
+fill a part of the bubble. An estimate, with the mean of the bubble and the slowest t:
 
     T = m t + (p-1) (f + b - 2w) / v
 
-and for other stages an estimate with the mean of the bubble and the slowest t. Equal stages give
-(m + p - 1)(f + b) without a split and chunks, the textbook bubble (p-1)/(m+p-1).
+It is not exact for equal stages either: with f = 1, b = 1.8, w = 0.5 zbv at p = 4 has a bubble of
+2.4 (here 2.7), dualpipev at p = 8 one of 6.85 (here 6.3). Equal stages without a split and chunks
+give (m + p - 1)(f + b), the textbook bubble (p-1)/(m+p-1).
 """
 
 from collections.abc import Callable
