@@ -36,7 +36,7 @@ from planner.search.stage_split import usual_counts
 from planner.search.stage_tables import modes
 from planner.simulator.replay import replay
 from planner.spec.layout import even_counts
-from planner.spec.runtime import Recompute
+from planner.spec.runtime import RECOMPUTES, Recompute
 
 
 def family(layers: int, chunks: int) -> list[Counts]:
@@ -161,19 +161,21 @@ def solve_chunked(
         if bounds[place] >= found.below(upper):
             break
         counts = cuts[place]
+        done: set[Recompute] = set()
         for mode, again in _ways(blocks, counts):
-            if not allows(mode):
+            if mode in done or not allows(mode):
                 continue
             table = with_chunks(blocks, one, counts, mode, again)
             if stage_memory(BlockTables(blocks, table)).total.max() > limit_bytes:
                 continue
+            # more layers that recompute so are slower, and with none no other way is faster
+            done |= {mode} if mode != "none" else set(RECOMPUTES)
             made = estimate(blocks, table)
             if made.bound_seconds[0] < found.below(upper):
                 step = replay(blocks, table, made, 0).step_seconds
                 found.replayed += 1
                 if step < found.below(upper) * (1 - RELATIVE):
                     found.best = Cut(step, counts, mode, again)
-            break  # more recomputation is slower
     return found
 
 
