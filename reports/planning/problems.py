@@ -98,7 +98,8 @@ def _search(problem: Problem) -> Effort:
     except NoPlanError:
         return Effort(0.0, _peak_bytes(), base)
     best, outcome = found.plans[0], found.outcome
-    assert best.predicted is not None and outcome is not None
+    assert best.predicted is not None
+    assert outcome is not None
     tally = outcome.tally
     return Effort(
         cpu_seconds=found.cpu_seconds,

@@ -65,7 +65,8 @@ class Compared:
     @property
     def gain(self) -> float:
         """published / found - 1, both predicted."""
-        assert self.published.predicted is not None and self.found.predicted is not None
+        assert self.published.predicted is not None
+        assert self.found.predicted is not None
         return self.published.predicted.step_seconds / self.found.predicted.step_seconds - 1
 
     @property
@@ -140,7 +141,5 @@ def _outside(blocks: Blocks, plan: Plan) -> Iterable[str]:
     assert plan.predicted is not None
     yield from mesh_problems(blocks.model, blocks.workload, runtime, layout)
     yield from runtime_problems(runtime, layout)
-    if layout.vpp > runtime.chunks:
-        yield f"vpp={layout.vpp}: the search tries at most {runtime.chunks} chunks"
     if plan.predicted.at_risk:
         yield f"its predicted peak is at risk, {plan.predicted.peak_bytes / 2**30:.0f} GiB"

@@ -53,7 +53,8 @@ def document(found: Sequence[Compared], skipped: Mapping[str, int]) -> str:
 def _row(each: Compared) -> dict[str, str]:
     case, measured = each.configuration.case, each.configuration.measured_seconds
     ours, theirs = each.found.predicted, each.published.predicted
-    assert ours is not None and theirs is not None
+    assert ours is not None
+    assert theirs is not None
     first = measured[0] if measured else 0.0
     return {
         "model, devices": f"{case.run.model}, {case.layout.devices:,}",
