@@ -20,9 +20,11 @@ under the row's runtime and calibration; *gain* = estimate / found - 1.
 **The gain is the cost model's claim; no found plan was run.** The constants were fitted to these
 very rows, so the estimates are in sample, and the plans leave the layouts that they were fitted on.
 Compare the gain with *off*, the error of the estimate on the published layout, and with the band of
-`docs/validation.md`. Gains where the found plan does not recompute rest on the predicted peak alone.
-Layouts above 88 % of the memory by prediction are not searched, though these published ones ran: where
-one of more than 80 GiB ran, the predicted peak is too high, and a negative gain is the price of that.
+`docs/validation.md`. Gains where the found plan does not recompute rest on the
+predicted peak alone.
+Layouts above 88 % of the memory by prediction are not searched, though those
+listed below ran: where one of more than 80 GiB ran, the predicted peak is too high, and a negative
+gain is the price of that.
 
 """
 
