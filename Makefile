@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRAS ?= exec,dev
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow test-gpu check format bench goldens calibrations validation clean
+.PHONY: setup demo test test-slow test-gpu check format bench goldens calibrations validation planning clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make bench      benchmarks             make goldens     rewrite tests/golden (review the diff)"
 
 	@echo "make calibrations  fit the catalog's constants   make validation  docs/validation.md"
+	@echo "make planning   docs/planning.md"
 
 setup: .venv/.installed
 
@@ -54,6 +55,9 @@ calibrations: setup
 
 validation: setup
 	$(BIN)/python -m reports.validation.study
+
+planning: setup
+	$(BIN)/python -m reports.planning.study
 
 clean:
 	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -20,6 +20,7 @@ from planner.simulator.ends import makespan, one_pass, wavefront
 from planner.simulator.engine import Task
 from planner.simulator.script import compiled, script
 from planner.spec import printing
+from reports.planning.problems import PROBLEMS, effort
 from tests.simulator.orders import heap_ends
 
 
@@ -118,6 +119,27 @@ def searches() -> list[dict[str, Any]]:
     return found
 
 
+def problems() -> list[dict[str, Any]]:
+    """The standard problems, each searched in a process of its own."""
+    found = []
+    for problem in PROBLEMS:
+        took = effort(problem)
+        found.append(
+            {
+                "problem": problem.title,
+                "CPU s": f"{took.cpu_seconds:.2f}",
+                "gap": f"{took.gap:.2%}" + (" (time limit)" if took.stopped else ""),
+                "enumerated": f"{took.enumerated:,}",
+                "over memory": f"{took.impossible:,}",
+                "bounded": f"{took.bounded:,}",
+                "solved": f"{took.solved:,}",
+                "peak": f"{took.peak_bytes / 2**20:,.0f} MiB",
+                "plan": took.plan,
+            }
+        )
+    return found
+
+
 def start_up() -> list[dict[str, Any]]:
     """`meshwright --help` beside a bare interpreter."""
     helps = [sys.executable, "-m", "meshwright", "--help"]
@@ -135,3 +157,4 @@ def start_up() -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     printing.print_table(replays() + interleaved_replays() + searches() + start_up(), "Benchmarks")
+    printing.print_table(problems(), "The standard problems")
