@@ -242,6 +242,7 @@ def _ring(op: CollectiveOp, n: int, route: Route) -> Curve:
 def _all_reduce(n: int, route: Route) -> Curve:
     factor, ring = BANDWIDTH_FACTOR["all_reduce"](n), _ring("all_reduce", n, route)
     up = math.log2(route.members) * route.near_latency + math.log2(route.domains) * route.latency
+    up = min(up, math.log2(n) * route.latency)  # where a group straddles, members * domains > n
     depth = 2 * up if route.domains > 1 else np.inf
 
     def curve(sizes: Floats) -> Floats:

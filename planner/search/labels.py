@@ -7,8 +7,8 @@ ones. The least completion at (0, 0) is the minimum of the bound over all plans 
 
 For gpipe, and for 1f1b without latency, the bound is the step itself, so this alone finds the
 best plan (1f1b: as long as no reduction ends after the one of stage 0, which the replay of the
-plan shows). Otherwise planner.search.branch closes what is left. Layers of different kinds do not
-make the state grow: stages are contiguous, so u says which layers are behind.
+plan shows). Otherwise what is left stays open (planner.search.inner). Layers of different kinds do
+not make the state grow: stages are contiguous, so u says which layers are behind.
 
 A label is dropped when another one of its state is no worse in every number (to 1e-12).
 """

@@ -8,7 +8,7 @@ layer where stage i starts. A stage without layers holds the embedding or the he
 end_i is the end of the last backward of stage i when the schedule's static order is played
 exactly (planner.search.static_order) with the seconds that the tables give for (i, u_i, n_i).
 There is no memory constraint: the tables hold the cheapest recompute mix that fits
-(planner.search.mixes), and infinity where none does. This loses nothing: a makespan under a
+(planner.search.stage_tables), and infinity where none does. This loses nothing: a makespan under a
 static order is a maximum of sums of durations, so it never falls when a duration grows, and of
 all mixes of one (i, u, n) the cheapest backward is at least as good in every plan.
 

@@ -23,8 +23,8 @@ Compare the gain with *off*, the error of the estimate on the published layout, 
 `docs/validation.md`. Gains where the found plan does not recompute rest on the
 predicted peak alone.
 Layouts above 88 % of the memory by prediction are not searched, though those
-listed below ran: where one of more than 80 GiB ran, the predicted peak is too high, and a negative
-gain is the price of that.
+listed below ran: recompute and ZeRO of the NeMo rows are assumed (the table does not print
+them), so a predicted peak may be too high; the limits of 88 % and of 8 chunks cost the negative gains.
 
 """
 
