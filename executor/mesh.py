@@ -21,6 +21,7 @@ import torch.distributed as dist
 from executor.collectives import Group
 from planner.schedule.orders import rank_of_stage
 from planner.spec.layout import Layout
+from planner.spec.runtime import Axis
 
 Ranks = tuple[int, ...]
 Links = tuple[Group, Group]
@@ -78,13 +79,12 @@ def make_mesh(layout: Layout, rank: int, backend: str, timeout: timedelta) -> Me
     how long a rank waits for another before it raises.
     """
     make = _maker(rank, backend, timeout)
-    lines = {axis: _lines(layout, axis) for axis in ("tp", "dp", "pp")}
-    tp, dp = make(lines["tp"]), make(lines["dp"])
+    tp, dp, pipelines = make(_lines(layout, "tp")), make(_lines(layout, "dp")), _lines(layout, "pp")
     both = layout.vpp > 1
-    forward = make(lines["pp"]), make(lines["pp"] if both else [])
-    backward = make(lines["pp"] if both else []), make(lines["pp"])
+    forward = make(pipelines), make(pipelines if both else [])
+    backward = make(pipelines if both else []), make(pipelines)
     ends = _placed(layout)[0], _placed(layout)[-1]
-    tied = make((line[ends[0]], line[ends[1]]) for line in lines["pp"] if ends[0] != ends[1])
+    tied = make((line[ends[0]], line[ends[1]]) for line in pipelines if ends[0] != ends[1])
     everyone = make([tuple(range(layout.devices))])
     if rank >= layout.devices:
         return None
@@ -115,7 +115,7 @@ def _maker(rank: int, backend: str, timeout: timedelta) -> Callable[[Iterable[Ra
     return make
 
 
-def _lines(layout: Layout, axis: str) -> list[Ranks]:
+def _lines(layout: Layout, axis: Axis) -> list[Ranks]:
     """All groups of an axis, by their first rank."""
-    found = {layout.group(rank, axis) for rank in range(layout.devices)}  # type: ignore[arg-type]
+    found = {layout.group(rank, axis) for rank in range(layout.devices)}
     return sorted(found)

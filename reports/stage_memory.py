@@ -7,10 +7,10 @@ sum to the old promise; then a stage shows its promise unsplit.
 
 import math
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.memory import stage_memory
-from planner.cost.stages import BlockTables
 from planner.spec.plan import Plan, Prediction
 
 

@@ -8,12 +8,13 @@ the rank of every column in `stage`. The replay asks for every chunk by itself: 
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.schedule.orders import rank_of_stage
 from planner.spec.layout import LayerChoice, Layout, Stage
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import (
@@ -46,6 +47,14 @@ COLUMNS = (
 STAGE_COLUMNS = ("counts", "recomputed", "selective", "kinds")
 
 
+def _one() -> Ints:
+    return np.ones(1, dtype=np.int64)
+
+
+def _zero() -> Ints:
+    return np.zeros(1, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """N plans of pp stages. COLUMNS: [N]; the others [N, S].
@@ -73,12 +82,12 @@ class Candidates:
     counts: Ints
     recomputed: Ints
     vpp: int = 1
-    cp: Ints = 1  # type: ignore[assignment]  # __post_init__ makes columns of single numbers
-    ep: Ints = 1  # type: ignore[assignment]
-    etp: Ints = 1  # type: ignore[assignment]
-    shard: Ints = 0  # type: ignore[assignment]
-    style: Ints = 0  # type: ignore[assignment]
-    sync: Ints = 0  # type: ignore[assignment]
+    cp: Ints = field(default_factory=_one)
+    ep: Ints = field(default_factory=_one)
+    etp: Ints = field(default_factory=_one)
+    shard: Ints = field(default_factory=_zero)
+    style: Ints = field(default_factory=_zero)
+    sync: Ints = field(default_factory=_zero)
     selective: Ints | None = None
     kinds: Ints | None = None
     stage: Ints | None = None
@@ -141,8 +150,7 @@ class Candidates:
             return self
         if self.chunks is not None:
             return self.chunks
-        layout = self.layout(0)
-        ranks = np.array([layout.rank_of_stage(s) for s in range(self.pp * self.vpp)])
+        ranks = np.array(rank_of_stage(self.schedule, self.pp, self.vpp))
         chunk = np.repeat(np.arange(self.vpp), self.pp)
         held = {n: getattr(self, n) for n in STAGE_COLUMNS if getattr(self, n) is not None}
         dealt: dict[str, Any] = {
@@ -188,7 +196,7 @@ class Candidates:
         """One plan as a table of one row. Chunk i of the stages lies on the rank that the schedule
         gives it. model: to tell the kinds of layers apart where it has several."""
 
-        ranks = [layout.rank_of_stage(index) for index in range(len(stages))]
+        ranks = rank_of_stage(layout.schedule, layout.pp, layout.vpp)
         apart = [_places(stage) for stage in stages]
         own = [
             [

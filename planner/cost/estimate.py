@@ -29,12 +29,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.collectives import Floats
 from planner.cost.memory import StageMemory, stage_memory
 from planner.cost.pipeline import order_seconds
-from planner.cost.stages import BlockTables, StageTimes, stage_times
+from planner.cost.stages import StageTimes, stage_times
 from planner.cost.straggler import waits
 
 EXACT = ("gpipe", "1f1b")

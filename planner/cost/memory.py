@@ -27,11 +27,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.pipeline import ends_in_flight, in_flight
-from planner.cost.stages import BlockTables, gradient_bytes, stage_parameters
+from planner.cost.stages import gradient_bytes, stage_parameters
 from planner.graph.elements import FP32_BYTES
 from planner.graph.operator import Block
 from planner.schedule import alive

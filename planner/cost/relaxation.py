@@ -13,36 +13,38 @@ else enters them (floors, weights gathered beside compute) is a maximum of sums,
     tau   = t of a rank with the ceil(L/p) cheapest layers                   <=  max_i t_i
 
 because some stage holds at least ceil(L/p) layers. For m microbatches (planner.search.bounds
-proves the lines; phi = Theta_F / Theta where the backward is split):
+proves the lines):
 
     1f1b         m > p:  (m + p - 1)/p * Theta,  Theta + (m - (p+1)/2) * tau;    always: m * tau
                  m <= p: Theta,  m * Theta / p
     gpipe        Theta + (m-1) * max(Theta/p, tau)
     chunked (v)  m * max(Theta/p, tau) + (p-1)/2 * (one layer)
+    split        m * max(Theta/p, tau)
 
 After the pipeline: some stage holds ceil(L/p) layers, and every device waits for its update;
 the reduction of the first stage, which ends last, holds at least the embedding's (beside compute:
-the part of it that n <= L layers cannot hide).
+the part of it that n <= L layers cannot hide). Where the backward is split another rank may end
+last, so no reduction is counted.
 
 Memory. A stage with at least ceil(L/p) layers holds at least their states and, with the
 strongest recomputation, the checkpoints of the microbatches in flight; the last ranks have the
-fewest in flight. It is a lower bound on the peak of the fullest stage.
+fewest in flight. In a V of two ranks the one without the embedding has no head either. It is a
+lower bound on the peak of the fullest stage.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import wait_share
 from planner.cost.memory import stage_memory
-from planner.cost.stages import BlockTables, StageTimes, stage_times
+from planner.cost.stages import StageTimes, stage_times
+from planner.schedule.orders import SPLIT, V_SHAPED
 from planner.spec.runtime import Recompute
-
-ONE_BY_ONE = ("gpipe", "1f1b", "zb-h1")
-"""Schedules of one chunk per rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ class Relaxed:
             least: Floats = m * theta
         else:
             least = pipeline_bound(schedule, p, m, theta, self.tau, self.one)
-        met = (np.maximum(least, pipeline) + self.reduce) * (1 + self.wait)
+        reduce = np.zeros_like(self.reduce) if schedule in SPLIT else self.reduce
+        met = (np.maximum(least, pipeline) + reduce) * (1 + self.wait)
         step: Floats = met + self.update + self.fixed
         return step
 
@@ -215,7 +218,10 @@ def least_bytes(blocks: Blocks, choices: Candidates) -> Floats:
         kinds, ranks = whole[None], np.array([0])
     else:
         share = -(-blocks.model.layers // p)
-        ends = np.array([0, p - 1] if p == 2 else [0, p - 2, p - 1])
+        v_shaped = V_SHAPED & set(blocks.runtime.schedules)
+        # rank -1 is neither first nor last, with as much in flight as the last
+        two = [-1] if v_shaped else [0, 1]
+        ends = np.array(two if p == 2 else [0, p - 2, p - 1])
         kinds = np.tile(share * each, (len(ends), 1))
         ranks = np.repeat(ends, len(each))
     found = np.full(len(choices), np.inf)

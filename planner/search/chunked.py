@@ -21,17 +21,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import estimate
 from planner.cost.memory import kept_bytes, stage_memory
-from planner.cost.pipeline import in_flight
+from planner.cost.pipeline import ends_in_flight, in_flight
 from planner.cost.relaxation import with_columns
-from planner.cost.stages import AGAIN, BlockTables
+from planner.cost.stages import AGAIN
+from planner.schedule.orders import SPLIT, V_SHAPED, rank_of_stage
 from planner.search.inner import Allows, Cut, Found, anything
 from planner.search.problem import RELATIVE, Counts
-from planner.search.space import SPLIT
 from planner.search.stage_split import usual_counts
 from planner.search.stage_tables import modes
 from planner.simulator.replay import replay
@@ -66,9 +67,13 @@ def _cut(layers: int, chunks: int, first: int, last: int, front: bool) -> Counts
 def family_bytes(blocks: Blocks, table: Candidates, mode: Recompute) -> Floats:
     """No member needs less on its fullest rank when all layers recompute so, [N].
 
-    Rank 0 holds at least v * base - 1 layers, all of its chunks base but the first, of which at
-    most 2p microbatches are alive: what the even cut keeps is too much by 2p layers at most.
+    Rank 0 holds at least v * base - 1 layers, all of its chunks base but the first. Of the first
+    chunk c microbatches are alive at most, on average over the chunks `alive`: what equal chunks
+    of so many layers keep is too much by c - alive layers at most. In a V the last chunk, which
+    may be smaller too, lies on rank 0: no bound, 0.
     """
+    if table.schedule in V_SHAPED:
+        return np.zeros(len(table))
     base = blocks.model.layers // (table.pp * table.vpp)
     layers = max(base * table.vpp - 1, table.vpp) if base > 1 else table.vpp
     each = np.eye(len(blocks.kinds), dtype=np.int64)
@@ -80,15 +85,20 @@ def family_bytes(blocks: Blocks, table: Candidates, mode: Recompute) -> Floats:
         found.append((memory.total, kept_bytes(tables)))
     (total, kept), (_, ends) = found
     layer = (kept - ends) / layers
-    alive = in_flight(table.schedule, table.pp, table.microbatches, table.vpp)[:, :1]
-    spare = 0.0 if base == 1 else np.maximum(2 * table.pp - alive, 0.0) * layer
+    shape = table.schedule, table.pp, table.microbatches, table.vpp
+    first, alive = ends_in_flight(*shape)[:, :1], in_flight(*shape)[:, :1]
+    spare = 0.0 if base == 1 else np.maximum(first - alive, 0.0) * layer
     result: Floats = (total - (1 + blocks.runtime.allocator_slack) * spare).min(axis=1)
     return result
 
 
 def more_recompute(blocks: Blocks, table: Candidates, limit_bytes: float) -> Floats:
     """What the pipeline takes longer, at least, because layers must recompute; infinite where not
-    even that helps, [N]. A rank recomputes one layer of every chunk, or all, as the runtime can."""
+    even that helps, [N].
+
+    If rank 0 must, every rank recomputes one layer of every chunk (same), or all its layers (all:
+    of nearly even chunks at least v * base - 2); otherwise nothing is known of the slowest rank.
+    """
     again = np.zeros(len(table))
     need = family_bytes(blocks, table, "none") > limit_bytes
     if not need.any():
@@ -100,18 +110,17 @@ def more_recompute(blocks: Blocks, table: Candidates, limit_bytes: float) -> Flo
     tables, field = BlockTables(blocks, table), AGAIN[modes(blocks.runtime)[1]]
     assert field is not None
     least = np.min([tables.column(kind, field) for kind in blocks.kinds], axis=0)
-    chunks = table.vpp if blocks.runtime.recompute_layers == "same" else 1
-    if blocks.runtime.recompute_layers == "all":
-        chunks = max(1, blocks.model.layers // table.pp - 2)
-    result: Floats = np.where(need, table.microbatches * least * chunks, 0.0)
+    base = blocks.model.layers // (table.pp * table.vpp)
+    ways = {"same": table.vpp, "all": max(table.vpp, base * table.vpp - 2), "any": 0}
+    layers = ways[blocks.runtime.recompute_layers]
+    result: Floats = np.where(need, table.microbatches * least * layers, 0.0)
     return np.where(need & ~fits, np.inf, result)
 
 
 def family_bounds(blocks: Blocks, table: Candidates) -> Floats:
     """The bound of every member on the pipeline of every row, [N, members]."""
     cuts = _members(blocks, table.pp * table.vpp)
-    layout = table.layout(0)
-    ranks = [layout.rank_of_stage(stage) for stage in range(table.pp * table.vpp)]
+    ranks = rank_of_stage(table.schedule, table.pp, table.vpp)
     forward, backward = _chunk_seconds(blocks, table, np.array(cuts))
     path = forward if table.schedule in SPLIT else forward + backward
     busy = np.zeros((*forward.shape[:2], table.pp))
@@ -196,8 +205,7 @@ def with_chunks(
     blocks: Blocks, one: Candidates, counts: Counts, mode: Recompute, again: Counts
 ) -> Candidates:
     """The plan of a cut as a table of one row."""
-    layout = one.layout(0)
-    ranks = np.array([layout.rank_of_stage(stage) for stage in range(len(counts))])
+    ranks = np.array(rank_of_stage(one.schedule, one.pp, one.vpp))
     cut = np.array([counts])
     held = _kinds(blocks, cut)
     some = _kinds(blocks, np.array([again]), cut.cumsum(axis=1) - cut)

@@ -6,28 +6,20 @@ if the user allows it, up to the whole memory. The first plan is the best of the
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.search import space
-from planner.search.outer import Filter, Outcome, Search, Solved, Space, relaxed_space
+from planner.search.outer import Search, Solved, Space, relaxed_space
 from planner.search.ranking import NoPlanError, Objective, Ranking
 from planner.search.remedy import leanest_plan
 from planner.search.wishes import Wishes
-from planner.simulator.prediction import predict
+from planner.simulator.prediction import planned
 from planner.spec.layout import make_stages
 from planner.spec.plan import AT_RISK, Plan
-from planner.spec.version import VERSION
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    space: Space
-    outcome: Outcome
-    limit_bytes: float
 
 
 def rank_exactly(
@@ -44,60 +36,41 @@ def rank_exactly(
     shares = [1.0] if allow_at_risk or wishes.sets_memory else [AT_RISK, 1.0]
     dollars = objective == "cost"
     for share in shares:
-        found = _search(blocks, share * capacity, dollars, wishes)
-        if found.outcome.solved:
+        made = relaxed_space(blocks, share * capacity, dollars, wishes)
+        outcome = Search(blocks, made, wishes.time_limit_seconds).run()
+        if outcome.solved:
             break
-    if not found.outcome.solved:
-        raise NoPlanError(_nothing_fits(blocks, found))
-    outcome = found.outcome
+    else:
+        raise NoPlanError(_nothing_fits(blocks, made))
     plans = tuple(plan_of(blocks, solved) for solved in outcome.solved[:top_k])
     scale = outcome.solved[0].value / outcome.solved[0].cut.step_seconds
     tally = outcome.tally
-    safe = int((found.space.least_bytes <= AT_RISK * capacity).sum())
+    safe = int((made.least_bytes <= AT_RISK * capacity).sum())
     return Ranking(
         plans=plans,
         tables=(),
         candidates=tally.enumerated,
-        fitting=int((found.space.least_bytes <= capacity).sum()),
+        fitting=len(made),
         safe=safe,
         replayed=tally.replayed,
         lower_bound_seconds=outcome.lower_bound / scale,
         gap=outcome.gap,
-        space=found.space,
+        space=made,
         outcome=outcome,
         wall_seconds=time.perf_counter() - wall,
         cpu_seconds=time.process_time() - cpu,
     )
 
 
-def _search(blocks: Blocks, limit: float, dollars: bool, wishes: Wishes) -> _Found:
-    keep: Filter | None = wishes.keep if wishes.chooses else None
-    made = relaxed_space(blocks, limit, dollars, keep)
-    run = Search(blocks, made, limit, dollars, wishes.time_limit_seconds, wishes.allows)
-    return _Found(made, run.run(), limit)
-
-
 def plan_of(blocks: Blocks, solved: Solved) -> Plan:
     """A solved choice as a plan, predicted by replay."""
     cut = solved.cut
     layout = solved.choice.table.layout(solved.choice.row).replace(recompute=cut.mode)
-    plan = Plan(
-        model=blocks.model,
-        cluster=blocks.cluster,
-        workload=blocks.workload,
-        runtime=blocks.runtime,
-        profile=blocks.profile,
-        calibration=blocks.calibration,
-        layout=layout,
-        stages=make_stages(layout, cut.counts, cut.recomputed),
-        version=VERSION,
-    )
-    return plan.replace(predicted=predict(blocks, plan))
+    return planned(blocks, layout, make_stages(layout, cut.counts, cut.recomputed))
 
 
-def _nothing_fits(blocks: Blocks, found: _Found) -> str:
-    leanest = found.space.leanest
-    if leanest is None:
+def _nothing_fits(blocks: Blocks, made: Space) -> str:
+    if made.leanest is None:
         asked = space.Question(
             blocks.model, blocks.cluster, blocks.workload, blocks.runtime, blocks.cluster.devices
         )
@@ -106,9 +79,8 @@ def _nothing_fits(blocks: Blocks, found: _Found) -> str:
             + "; ".join(space.why_empty(asked))
             + ". Change --global-batch, --seq-len, --fix or --forbid, or the number of devices."
         )
-    return leanest_plan(
-        blocks, _leanest(blocks, leanest.one), found.space.enumerated, found.limit_bytes
-    )
+    leanest = _leanest(blocks, made.leanest.one)
+    return leanest_plan(blocks, leanest, made.enumerated, made.limit_bytes)
 
 
 def _leanest(blocks: Blocks, one: Candidates) -> Candidates:
@@ -117,5 +89,4 @@ def _leanest(blocks: Blocks, one: Candidates) -> Candidates:
     counts = np.array([[base + (i >= one.pp - extra) for i in range(one.pp)]], dtype=np.int64)
     mode = blocks.runtime.recompute[-1]
     again = counts if mode != "none" else np.zeros_like(counts)
-    fields = {name: getattr(one, name) for name in one.__dataclass_fields__}
-    return Candidates(**(fields | {"counts": counts, "recomputed": again, "recompute": mode}))
+    return replace(one, counts=counts, recomputed=again, recompute=mode)

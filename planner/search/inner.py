@@ -90,7 +90,8 @@ class Inner:
             if self.allows(mode):
                 tables, at = self._tables(Way(mode, 0 if mode == "none" else layers), row, most)
                 problem = tables.problem(at, layers)
-                counts = balanced(tables_below(problem, np.inf))
+                free = self.blocks.runtime.free_stages
+                counts = balanced(tables_below(problem, np.inf)) if free else self._usual()
                 self._keep(tables, at, problem, counts, np.inf, found)
         return found
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem
+from planner.schedule.orders import SPLIT
 from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import Runtime
@@ -45,6 +46,14 @@ def runtime_problems(runtime: Runtime, layout: Layout) -> Iterator[str]:
         yield f"cp_style={layout.cp_style} is not offered by runtime {runtime.name!r} ({listed})"
     if layout.etp > 1 and not runtime.shares_experts:
         yield f"etp={layout.etp} is not offered by runtime {runtime.name!r}; leave it at 1"
+    kept = f"zero={layout.zero} is not offered by runtime {runtime.name!r}"
+    if layout.pp > 1 and layout.zero not in runtime.pipeline_zero_stages:
+        yield f"{kept} under a pipeline ({', '.join(map(str, runtime.pipeline_zero_stages))})"
+    if layout.schedule in SPLIT and layout.zero not in runtime.split_zero_stages:
+        yield (
+            f"{kept} under schedule={layout.schedule}, which splits the backward "
+            f"({', '.join(map(str, runtime.split_zero_stages))})"
+        )
     if layout.vpp > runtime.chunks:
         yield f"vpp={layout.vpp}: runtime {runtime.name!r} has at most {runtime.chunks} chunks"
     if layout.shard and not runtime.hybrid_sharding:

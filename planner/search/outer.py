@@ -19,7 +19,6 @@ choices too, and seconds are weighed by the devices they occupy).
 
 import heapq
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,13 +27,15 @@ from numpy.typing import NDArray
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
+from planner.cost.estimate import EXACT
 from planner.cost.relaxation import hides_hops, least_bytes, least_seconds, relax
 from planner.search import space
 from planner.search.chunked import family_bounds, more_recompute, solve_chunked
-from planner.search.inner import Allows, Cut, Found, Inner, anything
+from planner.search.inner import Allows, Cut, Found, Inner
 from planner.search.problem import RELATIVE
 from planner.search.refined import at_once, most_layers, refined_bound
-from planner.search.space import ONE_CHUNK, divisors
+from planner.search.space import divisors
+from planner.search.wishes import Wishes
 from planner.spec.runtime import Axis, Schedule
 
 BATCH = 65_536
@@ -91,7 +92,6 @@ class Outcome:
 
 
 Flags = NDArray[np.bool_]
-Filter = Callable[[Candidates], Flags]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,7 @@ class Space:
 
     Those whose bound is over KEPT times the step of a plan known are not kept. enumerated: all
     choices of the space; possible: those that may fit. leanest: of least memory, fitting or not.
+    limit_bytes: memory of a rank. dollars: values are a step's dollars. allows: ways to recompute.
     """
 
     tables: list[Candidates]
@@ -110,6 +111,9 @@ class Space:
     enumerated: int
     possible: int
     leanest: Choice | None
+    limit_bytes: float
+    dollars: bool
+    allows: Allows
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -130,14 +134,15 @@ def weight(blocks: Blocks, table: Candidates, dollars: bool) -> Floats:
 
 
 def relaxed_space(
-    blocks: Blocks, limit_bytes: float, dollars: bool = False, keep: Filter | None = None
+    blocks: Blocks, limit_bytes: float, dollars: bool = False, wishes: Wishes | None = None
 ) -> Space:
     """Enumerate, leave out what surely exceeds the limit, and relax the rest."""
+    wishes = wishes or Wishes()
     sizes = [blocks.cluster.devices]
     if dollars:
         per_node = blocks.cluster.devices_per_node
         sizes = [per_node * n for n in divisors(blocks.cluster.nodes)]
-    made = _Relaxing(blocks, limit_bytes, dollars, keep)
+    made = _Relaxing(blocks, limit_bytes, dollars, wishes)
     for devices in sizes:
         asked = space.Question(
             blocks.model, blocks.cluster, blocks.workload, blocks.runtime, devices
@@ -167,8 +172,8 @@ def _sized(bare: Ints, sizes: dict[int, list[int]], levels: range) -> tuple[Ints
 class _Relaxing:
     """Builds a Space depth by depth."""
 
-    def __init__(self, blocks: Blocks, limit: float, dollars: bool, keep: Filter | None):
-        self.blocks, self.limit, self.dollars, self.keep = blocks, limit, dollars, keep
+    def __init__(self, blocks: Blocks, limit: float, dollars: bool, wishes: Wishes):
+        self.blocks, self.limit, self.dollars, self.wishes = blocks, limit, dollars, wishes
         self.tables: list[Candidates] = []
         self.bounds: list[Floats] = []
         self.peaks: list[Floats] = []
@@ -204,8 +209,8 @@ class _Relaxing:
         orders: list[tuple[Axis, ...]],
     ) -> None:
         """How many choices there are, without a table of them."""
-        if self.keep is not None:
-            return  # counted as they are filtered
+        if self.wishes.chooses:
+            return  # those that may fit are counted as they are filtered
         for dp in np.unique(bare[:, space.DP]).tolist():
             own = bare[bare[:, space.DP] == dp]
             for size in divisors(asked.workload.global_batch // dp):
@@ -257,8 +262,8 @@ class _Relaxing:
         for schedule, vpp in schedules:
             own = np.flatnonzero(space.allowed(asked, plain.pp, schedule, rows))
             table = replace(plain.take(own), schedule=schedule, vpp=vpp)
-            if self.keep is not None:
-                kept = np.flatnonzero(self.keep(table))
+            if self.wishes.chooses:
+                kept = np.flatnonzero(self.wishes.keep(table))
                 own, table = own[kept], table.take(kept)
                 self.enumerated += len(own)
             if not len(own):
@@ -275,12 +280,12 @@ class _Relaxing:
     def _learn(self, pp: int) -> None:
         """Cut the most promising choice of a depth, so that hopeless ones need not be kept."""
         own = [i for i, table in enumerate(self.tables) if table.pp == pp]
-        plain = [i for i in own if self.tables[i].schedule in ONE_CHUNK]
+        plain = [i for i in own if self.tables[i].schedule in EXACT]
         if not plain:
             return
         place = min(plain, key=lambda i: float(self.bounds[i].min()))
         one = Choice(self.tables[place], int(self.bounds[place].argmin())).one
-        found = Inner(self.blocks, one, self.limit).first(0)
+        found = Inner(self.blocks, one, self.limit, self.wishes.allows).first(0)
         if found.best is not None:
             value = found.best.step_seconds * float(weight(self.blocks, one, self.dollars)[0])
             self.known = min(self.known, value)
@@ -299,21 +304,23 @@ class _Relaxing:
             enumerated=self.enumerated,
             possible=self.possible,
             leanest=leanest,
+            limit_bytes=self.limit,
+            dollars=self.dollars,
+            allows=self.wishes.allows,
         )
 
 
 @dataclass(slots=True)
 class Search:
-    """The third step: solve in the order of the bounds. tries: stop after so many solutions."""
+    """The third step: solve in the order of the bounds. tries: stop after so many solutions.
+
+    time_limit_seconds: CPU time after which the first solution ends the search.
+    """
 
     blocks: Blocks
     space: Space
-    limit_bytes: float
-    dollars: bool = False
     time_limit_seconds: float | None = None
-    allows: Allows = anything
     tries: int | None = None
-    upper: float = np.inf
     tally: Tally = field(default_factory=Tally)
     solved: list[Solved] = field(default_factory=list)
     best: float = np.inf
@@ -325,7 +332,6 @@ class Search:
         """Solve until the next bound is no better than the best value."""
         begun = time.process_time()
         space, tally = self.space, self.tally
-        self.best = self.upper
         places = np.flatnonzero(np.isfinite(space.bound))
         tally.enumerated = space.enumerated
         tally.impossible = space.enumerated - space.possible
@@ -337,7 +343,7 @@ class Search:
             bound, place = heapq.heappop(queue)
             if bound >= self.best * (1 - RELATIVE):
                 break
-            if self._out_of_time(begun) or (self.tries and len(self.solved) >= self.tries):
+            if self.solved and self._enough(begun):
                 tally.stopped, self.left = True, min(self.left, bound)
                 break
             if bound < self.bound[place]:
@@ -358,7 +364,7 @@ class Search:
         if self.refined[place]:
             return False
         table = self.space.tables[int(self.space.owner[place])]
-        if table.schedule not in ONE_CHUNK:
+        if table.schedule not in EXACT:
             return True
         return self.blocks.runtime.free_stages and table.pp > 1 and bool(np.isfinite(self.best))
 
@@ -370,29 +376,30 @@ class Search:
         alike = alike[np.argsort(self.bound[alike], kind="stable")]
         some = np.unique(np.append(alike[: at_once(self.blocks, table)], place))
         rows = table.take(space.row[some])
-        scale = weight(self.blocks, rows, self.dollars)
-        if table.schedule in ONE_CHUNK:
-            bound = refined_bound(self.blocks, rows, self.limit_bytes, self.best / scale)
+        scale = weight(self.blocks, rows, space.dollars)
+        if table.schedule in EXACT:
+            bound = refined_bound(self.blocks, rows, space.limit_bytes, self.best / scale)
         else:
             pipeline = family_bounds(self.blocks, rows).min(axis=1)
-            pipeline = pipeline + more_recompute(self.blocks, rows, self.limit_bytes)
+            pipeline = pipeline + more_recompute(self.blocks, rows, space.limit_bytes)
             bound = least_seconds(self.blocks, rows, pipeline)
         self.bound[some] = np.maximum(self.bound[some], bound * scale)
         self.refined[some] = True
 
-    def _out_of_time(self, begun: float) -> bool:
+    def _enough(self, begun: float) -> bool:
         limit = self.time_limit_seconds
-        return limit is not None and time.process_time() - begun > limit
+        late = limit is not None and time.process_time() - begun > limit
+        return late or (self.tries is not None and len(self.solved) >= self.tries)
 
     def _solve(self, choice: Choice) -> None:
         one = choice.one
-        scale = float(weight(self.blocks, one, self.dollars)[0])
+        space, scale = self.space, float(weight(self.blocks, one, self.space.dollars)[0])
         upper = self.best / scale
-        if one.schedule in ONE_CHUNK:
-            inner = Inner(self.blocks, one, self.limit_bytes, self.allows)
+        if one.schedule in EXACT:
+            inner = Inner(self.blocks, one, space.limit_bytes, space.allows)
             found = inner.solve(0, upper, self._most(one, upper))
         else:
-            found = solve_chunked(self.blocks, one, self.limit_bytes, upper, self.allows)
+            found = solve_chunked(self.blocks, one, space.limit_bytes, upper, space.allows)
             self.tally.family += 1
         self._note(choice, found, scale)
 

@@ -7,7 +7,7 @@ from planner.schedule import orders
 from planner.search.legality import mesh_problems, runtime_problems
 from planner.search.space import deepest
 from planner.search.stage_split import usual_counts
-from planner.simulator.prediction import predict
+from planner.simulator.prediction import planned
 from planner.spec import catalog, documents, local, plain
 from planner.spec.calibration import Calibration, calibrate
 from planner.spec.cluster import ClusterSpec
@@ -17,7 +17,6 @@ from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 from planner.spec.profile import Profile
 from planner.spec.runtime import Runtime
-from planner.spec.version import VERSION
 from planner.spec.workload import Workload
 
 
@@ -145,18 +144,7 @@ def plan_of_layout(blocks: Blocks, text: str) -> Plan:
     check_layout(blocks, layout, counts)
     if recomputed is not None:
         _check_recomputed(layout, counts, recomputed)
-    plan = Plan(
-        model=blocks.model,
-        cluster=blocks.cluster,
-        workload=blocks.workload,
-        runtime=blocks.runtime,
-        profile=blocks.profile,
-        calibration=blocks.calibration,
-        layout=layout,
-        stages=make_stages(layout, counts, recomputed),
-        version=VERSION,
-    )
-    return plan.replace(predicted=predict(blocks, plan))
+    return planned(blocks, layout, make_stages(layout, counts, recomputed))
 
 
 def _take_recomputed(text: str) -> tuple[str, tuple[int, ...] | None]:

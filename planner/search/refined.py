@@ -17,10 +17,10 @@ found by bisection; its lower end is a bound.
 
 import numpy as np
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.collectives import Floats
-from planner.cost.stages import BlockTables
 from planner.search.stage_tables import StageTables, Way, modes, stage_tables
 
 ELEMENTS = 200_000

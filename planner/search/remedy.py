@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.memory import stage_memory
-from planner.cost.stages import BlockTables
 from planner.spec.units import format_bytes
 
 

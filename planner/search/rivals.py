@@ -41,8 +41,7 @@ def why(blocks: Blocks, space: Space, best: Plan) -> tuple[str, ...]:
 
 def explained(blocks: Blocks, plan: Plan) -> tuple[str, ...]:
     """The same for a plan at hand, and what would change the decision."""
-    limit = _limit(plan)
-    space = relaxed_space(blocks, limit)
+    space = relaxed_space(blocks, _limit(plan))
     return (*why(blocks, space, plan), *_prices(blocks, plan))
 
 
@@ -56,7 +55,7 @@ def _neighbours(blocks: Blocks, space: Space, best: Plan) -> Iterator[tuple[floa
     assert best.predicted is not None
     step = best.predicted.step_seconds
     for differs in _choices(best):
-        solved = _best_of(blocks, space, differs, _limit(best))
+        solved = _best_of(blocks, space, differs)
         if solved is None:
             continue
         plan = plan_of(blocks, solved)
@@ -101,7 +100,7 @@ def _same_mesh(table: Candidates, best: Plan) -> Flags:
     return same
 
 
-def _best_of(blocks: Blocks, space: Space, differs: Differs, limit: float) -> Solved | None:
+def _best_of(blocks: Blocks, space: Space, differs: Differs) -> Solved | None:
     """The best choice that differs, of those whose bounds come first."""
     kept = np.concatenate([differs(table)[_rows(space, i)] for i, table in enumerate(space.tables)])
     places = np.flatnonzero(kept & np.isfinite(space.bound))
@@ -115,7 +114,7 @@ def _best_of(blocks: Blocks, space: Space, differs: Differs, limit: float) -> So
         bound=space.bound[places],
         least_bytes=space.least_bytes[places],
     )
-    found = Search(blocks, some, limit, tries=TRIES).run()
+    found = Search(blocks, some, tries=TRIES).run()
     return found.solved[0] if found.solved else None
 
 
@@ -165,5 +164,5 @@ def _changed(what: str, blocks: Blocks, limit: float, best: Plan, batches: int =
 
 
 def _best(blocks: Blocks, limit: float) -> Solved | None:
-    found = Search(blocks, relaxed_space(blocks, limit), limit).run()
+    found = Search(blocks, relaxed_space(blocks, limit)).run()
     return found.solved[0] if found.solved else None

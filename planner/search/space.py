@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from planner.cost.candidates import Candidates, Ints
 from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem
+from planner.schedule.orders import ONE_CHUNK, SPLIT, V_SHAPED, default_chunks, problem
 from planner.spec.cluster import ClusterSpec
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import (
@@ -36,20 +37,6 @@ from planner.spec.runtime import (
     Schedule,
 )
 from planner.spec.workload import Workload
-
-CHUNKED: tuple[Schedule, ...] = (
-    "interleaved",
-    "looped-bfs",
-    "interleaved-zb",
-    "zbv",
-    "dualpipev",
-)
-"""Schedules with more than one chunk per rank."""
-SPLIT: tuple[Schedule, ...] = ("zb-h1", "interleaved-zb", "zbv", "dualpipev")
-"""Schedules that split the backward."""
-TWO_CHUNKS: tuple[Schedule, ...] = ("zbv", "dualpipev")
-ONE_CHUNK: tuple[Schedule, ...] = ("gpipe", "1f1b")
-"""Schedules whose cuts are solved exactly."""
 
 
 def divisors(n: int) -> list[int]:
@@ -105,15 +92,15 @@ def deepest(model: ModelSpec) -> int:
 
 def schedules(runtime: Runtime, model: ModelSpec, pp: int) -> Iterator[tuple[Schedule, int]]:
     """Schedules with the numbers of chunks they may have."""
-    plain = [s for s in runtime.schedules if s not in CHUNKED]
+    plain = [s for s in runtime.schedules if s in ONE_CHUNK]
     if pp == 1:
         yield ("1f1b" if "1f1b" in plain or not plain else plain[0]), 1
         return
     for schedule in runtime.schedules:
-        if schedule not in CHUNKED:
+        if schedule in ONE_CHUNK:
             yield schedule, 1
             continue
-        most = 2 if schedule in TWO_CHUNKS else runtime.chunks
+        most = 2 if schedule in V_SHAPED else runtime.chunks
         yield from ((schedule, vpp) for vpp in range(2, most + 1) if pp * vpp <= model.layers)
 
 
@@ -126,8 +113,6 @@ def orders(runtime: Runtime, pp: int) -> list[tuple[Axis, ...]]:
 
 
 COLUMNS = ("tp", "cp", "style", "ep", "etp", "dp", "zero", "shard", "sync", "micro_batch")
-
-
 DP = COLUMNS.index("dp")
 
 
@@ -202,14 +187,17 @@ def _experts(question: Question) -> tuple[list[int], list[int]]:
 
 
 def allowed(question: Question, pp: int, schedule: Schedule, rows: Ints) -> Flags:
-    """Which rows a schedule can run: whole rounds, and the ZeRO stages it goes with."""
+    """Which rows a schedule can run: whole rounds, and the ZeRO stages it goes with.
+
+    The interleaved schedule in Megatron asks for rounds of p, which is more than torch does.
+    """
     columns = dict(zip(COLUMNS, rows.T, strict=True))
     microbatches = question.workload.global_batch // (columns["dp"] * columns["micro_batch"])
-    keep = np.ones(len(rows), dtype=bool)
-    if schedule in CHUNKED:
+    chunks = default_chunks(schedule)
+    runs = [m for m in np.unique(microbatches).tolist() if not problem(schedule, pp, chunks, m)]
+    keep = np.isin(microbatches, runs)
+    if schedule == "interleaved":
         keep &= microbatches % pp == 0
-        if schedule in TWO_CHUNKS:
-            keep &= microbatches >= 2 * pp
     if schedule in SPLIT:
         keep &= np.isin(columns["zero"], question.runtime.split_zero_stages)
     return keep

@@ -12,8 +12,8 @@ are (1 + wait) times as long.
 Ways to recompute (`Way`): a mode for the first `layers` layers of every stage; or, with layers
 None, of each stage the fewest that fit. For layers of one kind the fewest is a formula, because
 the peak falls linearly from one layer that recomputes to n of them; of several kinds they are
-tried one after the other, from the front of the stage. It is the cheapest choice: what a layer kind
-recomputes costs the same wherever the layer stands.
+tried one after the other, from the front of the stage. For one kind it is the cheapest choice,
+since every layer costs the same; for several kinds the best of those that recompute from the front.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import wait_share
 from planner.cost.memory import stage_memory
-from planner.cost.stages import BlockTables, stage_times
+from planner.cost.stages import stage_times
 from planner.search.problem import Problem, ScheduleName
 from planner.spec.runtime import Recompute, Runtime
 
@@ -122,17 +123,15 @@ class Columns:
     def of(cls, blocks: Blocks, p: int, most: int) -> "Columns":
         """All columns of p ranks with up to `most` layers (one rank holds them all)."""
         layers, kinds = blocks.model.layers, len(blocks.kinds)
-        if kinds == 1:
-            segments = np.arange(most + 1)[None, :, None] if p > 1 else None
-            if segments is None:
-                held = np.array([[[layers]]])
-                place = np.full((1, 1, layers + 1), -1)
-                place[0, 0, layers] = 0
-                return cls(np.zeros(1, np.int64), held[0], _ramp(held[0], layers), place)
-            n = np.tile(np.arange(most + 1), p)[:, None]
-            place = np.arange(p * (most + 1)).reshape(p, 1, most + 1)
-            return cls(np.repeat(np.arange(p), most + 1), n, _ramp(n, most), place)
-        return cls._of_kinds(blocks, p, most)
+        if kinds > 1:
+            return cls._of_kinds(blocks, p, most)
+        if p == 1:
+            whole, place = np.array([[layers]]), np.full((1, 1, layers + 1), -1)
+            place[0, 0, layers] = 0
+            return cls(np.zeros(1, np.int64), whole, _ramp(whole, layers), place)
+        held = np.tile(np.arange(most + 1), p)[:, None]
+        place = np.arange(p * (most + 1)).reshape(p, 1, most + 1)
+        return cls(np.repeat(np.arange(p), most + 1), held, _ramp(held, most), place)
 
     @classmethod
     def _of_kinds(cls, blocks: Blocks, p: int, most: int) -> "Columns":

@@ -21,19 +21,18 @@ import time
 
 import numpy as np
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.estimate import estimate
 from planner.cost.memory import stage_memory
-from planner.cost.stages import BlockTables
 from planner.search import tabulated_space as space
 from planner.search.ranking import NoPlanError, Objective, Ranking
 from planner.search.remedy import leanest_plan
 from planner.search.table import Table
-from planner.simulator.prediction import predict_row
+from planner.simulator.prediction import planned
 from planner.spec.layout import make_stages
 from planner.spec.plan import AT_RISK, Plan
-from planner.spec.version import VERSION
 
 CHUNK = 20_000
 """Rows estimated at once: bounds the memory of a search, not its result."""
@@ -165,18 +164,7 @@ def plan_of_row(blocks: Blocks, table: Table, row: int) -> Plan:
     """One row of a table as a Plan, predicted by replay."""
     one = table.candidates.take(np.array([row]))
     layout = one.layout(0)
-    return Plan(
-        model=blocks.model,
-        cluster=blocks.cluster,
-        workload=blocks.workload,
-        runtime=blocks.runtime,
-        profile=blocks.profile,
-        calibration=blocks.calibration,
-        layout=layout,
-        stages=make_stages(layout, one.layer_counts(0)),
-        predicted=predict_row(blocks, one, estimate(blocks, one), 0),
-        version=VERSION,
-    )
+    return planned(blocks, layout, make_stages(layout, one.layer_counts(0)))
 
 
 def _seconds(value: float, plan: Plan, scale: float | None) -> float:

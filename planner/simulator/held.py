@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.estimate import Estimates
 from planner.cost.memory import kept_bytes
-from planner.cost.stages import BlockTables
 from planner.schedule.action import BACKWARD, FORWARD, WEIGHT_GRADIENT
 from planner.simulator.replay import Replay
 from planner.simulator.stage_seconds import Floats

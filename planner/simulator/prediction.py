@@ -27,9 +27,11 @@ from planner.graph import counts
 from planner.graph.operator import Block
 from planner.simulator.replay import replay
 from planner.spec.calibration import UNCALIBRATED, UNWEIGHED
+from planner.spec.layout import Layout, Stage
 from planner.spec.plan import AT_RISK, Plan, Prediction
 from planner.spec.provenance import Birth, Shares
 from planner.spec.spread import SAFE, Spread
+from planner.spec.version import VERSION
 
 PROFILED = (0.8, 1.25)
 """Assumed: of predictions from a profile of the very machine."""
@@ -41,6 +43,22 @@ def predict(blocks: Blocks, plan: Plan) -> Prediction:
         plan.layout, plan.stages, plan.workload.global_batch, plan.model
     )
     return predict_row(blocks, candidates, estimate(blocks, candidates), 0)
+
+
+def planned(blocks: Blocks, layout: Layout, stages: tuple[Stage, ...]) -> Plan:
+    """A plan of a question, predicted."""
+    plan = Plan(
+        model=blocks.model,
+        cluster=blocks.cluster,
+        workload=blocks.workload,
+        runtime=blocks.runtime,
+        profile=blocks.profile,
+        calibration=blocks.calibration,
+        layout=layout,
+        stages=stages,
+        version=VERSION,
+    )
+    return plan.replace(predicted=predict(blocks, plan))
 
 
 def predict_row(

@@ -11,10 +11,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.estimate import Estimates
-from planner.cost.stages import BlockTables, StageTimes, stage_times
+from planner.cost.stages import StageTimes, stage_times
 
 Floats = NDArray[np.float64]
 

@@ -17,8 +17,6 @@ from planner.spec.runtime import (
 )
 
 Degree = pydantic.Field(default=1, ge=1)
-V_SHAPED = ("zbv", "dualpipev")
-"""Schedules whose second chunks lie on the ranks in reverse order."""
 
 
 class Layout(Frozen):
@@ -107,12 +105,6 @@ class Layout(Frozen):
                 return stride
             stride *= size
         raise KeyError(axis)
-
-    def rank_of_stage(self, stage: int) -> int:
-        """The pipeline rank that holds a stage (a chunk, where there are several per rank)."""
-        chunk, place = divmod(stage, self.pp)
-        backwards = self.schedule in V_SHAPED and chunk % 2
-        return self.pp - 1 - place if backwards else place
 
     def __str__(self) -> str:
         names = ("dp", "tp", "pp", "cp", "ep", "etp", "vpp")

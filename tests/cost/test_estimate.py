@@ -7,12 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.collectives import Floats
 from planner.cost.estimate import estimate
 from planner.cost.memory import stage_memory
-from planner.cost.stages import BlockTables, stage_times
+from planner.cost.stages import stage_times
 from planner.search import tabulated_space as space
 from planner.search.tabulated import tables_of
 from planner.simulator.replay import replay

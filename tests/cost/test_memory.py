@@ -5,11 +5,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.memory import StageMemory, stage_memory
 from planner.cost.pipeline import in_flight
-from planner.cost.stages import BlockTables, stage_parameters
+from planner.cost.stages import stage_parameters
 from planner.spec.workload import Workload
 from tests.cost.drawn import (
     SEQ,

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
-from planner.cost.stages import BlockTables, StageTimes, stage_parameters, stage_times
+from planner.cost.stages import StageTimes, stage_parameters, stage_times
 from planner.spec.cluster import ClusterSpec
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import Runtime

@@ -8,10 +8,10 @@ import numpy as np
 
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
+from planner.cost.estimate import EXACT as SOLVED
 from planner.cost.estimate import estimate
 from planner.search import chunked, space
 from planner.search.problem import Counts
-from planner.search.space import ONE_CHUNK
 from planner.search.stage_split import usual_counts
 from planner.search.stage_tables import modes
 from planner.simulator.replay import replay
@@ -48,7 +48,7 @@ def cuts(blocks: Blocks, one: Candidates) -> list[Counts]:
     layers, stages = blocks.model.layers, one.pp * one.vpp
     if not blocks.runtime.free_stages:
         return [usual_counts(blocks.model, blocks.runtime, stages)]
-    if one.schedule not in ONE_CHUNK:
+    if one.schedule not in SOLVED:
         return chunked.family(layers, stages)
     return [tuple(each) for each in plans_of(layers, stages).tolist()]
 
@@ -77,7 +77,7 @@ def recomputed(
 
 def play(blocks: Blocks, one: Candidates) -> Played:
     """Estimate and replay every plan of a choice."""
-    chunks = one.schedule not in ONE_CHUNK
+    chunks = one.schedule not in SOLVED
     made = [
         (counts, mode, again)
         for counts in cuts(blocks, one)

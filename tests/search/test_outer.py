@@ -10,6 +10,7 @@ import pytest
 
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
+from planner.cost.estimate import EXACT as SOLVED
 from planner.cost.estimate import estimate
 from planner.cost.relaxation import least_bytes, least_seconds
 from planner.search import space
@@ -103,7 +104,7 @@ def recomputed(blocks: Blocks, counts: tuple[int, ...]) -> Iterator[tuple[str, t
 def every_plan(blocks: Blocks) -> Iterator[Played]:
     """All plans of the space with their replay."""
     for table in space.legal(question_of(blocks)):
-        chunked = table.schedule not in space.ONE_CHUNK
+        chunked = table.schedule not in SOLVED
         cuts = list(compositions(blocks.model.layers, table.pp))
         if chunked:
             cuts = family(blocks.model.layers, table.pp * table.vpp)
@@ -164,7 +165,7 @@ def test_no_cut_beats_the_bounds_of_its_choice(number: int) -> None:
         for row in range(len(table)):
             assert seconds[row] <= fastest[number_of, row] * (1 + 1e-9)
             assert size[row] <= leanest[number_of, row] * (1 + 1e-9)
-        if table.pp > 1 and table.schedule in space.ONE_CHUNK:
+        if table.pp > 1 and table.schedule in SOLVED:
             upper = np.array([fastest[number_of, row] * 1.01 for row in range(len(table))])
             bound = refined_bound(blocks, table, blocks.cluster.memory_bytes, upper)
             for row in range(len(table)):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.cost.estimate import EXACT as SOLVED
 from planner.cost.relaxation import least_bytes, least_seconds
 from planner.search.refined import refined_bound
-from planner.search.space import ONE_CHUNK
 from tests.search import brute_force
 from tests.search.problems import seeds
 
@@ -24,7 +24,7 @@ def check(seed: int, share: float) -> None:
     played = brute_force.play(blocks, one)
     assert least_seconds(blocks, one)[0] <= played.step_seconds.min() * EXACT
     assert least_bytes(blocks, one)[0] <= played.peak_bytes.min() * EXACT
-    if one.pp == 1 or one.schedule not in ONE_CHUNK or not blocks.runtime.free_stages:
+    if one.pp == 1 or one.schedule not in SOLVED or not blocks.runtime.free_stages:
         return
     limit = float(np.quantile(played.peak_bytes, share))
     fits = played.peak_bytes <= limit

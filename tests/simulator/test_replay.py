@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from planner.cost.estimate import EXACT, estimate
 from planner.cost.overlap import exposed
 from planner.schedule.action import BACKWARD, FORWARD, WEIGHT_GRADIENT
+from planner.schedule.orders import rank_of_stage
 from planner.simulator import streams
 from planner.simulator.replay import Replay, play, play_on_shared_cores, replay
 from planner.simulator.script import script
@@ -205,7 +206,7 @@ def test_chunks_add_up_to_their_rank(random: Random) -> None:
     blocks, candidates = question(plan)
     found = estimate(blocks, candidates)
     seconds = StageSeconds.of(blocks, candidates, found, 0)
-    place = np.array([plan.layout.rank_of_stage(s) for s in range(len(plan.stages))])
+    place = np.array(rank_of_stage(plan.layout.schedule, plan.layout.pp, plan.layout.vpp))
     pairs = [
         (seconds.durations[WEIGHT_GRADIENT], found.times.backward_weight[0]),
         (seconds.optimizer, found.times.optimizer[0]),

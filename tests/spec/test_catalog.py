@@ -194,7 +194,8 @@ def test_local_needs_a_profile():
 def test_every_runtime_loads_with_its_sources(name):
     runtime = catalog.find_runtime(name)
     assert runtime.name == name
-    always = {"layer_host_seconds", "step_seconds", "context_bytes", "allocator_slack"}
+    always = {"layer_host_seconds", "step_seconds", "context_bytes", "allocator_slack", "axes"}
+    always |= {"chunks"} if runtime.chunks > 1 else set()
     assert always <= set(runtime.provenance) <= set(Runtime.model_fields)
     for field in ("stage_floor_seconds", "loss_passes", "logit_bytes", "activation_scale"):
         changed = getattr(runtime, field) != Runtime.model_fields[field].default

@@ -1,0 +1,151 @@
+"""Block tables: what the blocks of a table of candidates cost, summed over the columns' layers.
+
+A column holds layers of every kind, the embedding if its rank is first and the head if it is last;
+a field of their costs (planner.cost.blocks) is a sum over them. Divisions that many rows share are
+costed once, and a block only as far as a division matters to it.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+
+import numpy as np
+
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates, Ints
+from planner.cost.collectives import Floats
+from planner.cost.divisions import Division, Divisions
+from planner.graph.operator import Block, LayerKind
+from planner.schedule.orders import V_SHAPED
+from planner.spec.runtime import Recompute
+
+
+def kind_counts(blocks: Blocks, counts: Ints) -> Ints:
+    """Layers of each kind in each stage, [N, pp, kinds]. counts: layers per stage, [N, pp]."""
+    before = blocks.kinds_before
+    ends = counts.cumsum(axis=1)
+    result: Ints = before[ends] - before[ends - counts]
+    return result
+
+
+class BlockTables:
+    """The costs of every block for a table of candidates: distinct ones, and who uses which.
+
+    first, last: columns that hold the embedding, the head, [S]. layers: [N, S, kinds].
+    """
+
+    def __init__(self, blocks: Blocks, candidates: Candidates):
+        self.blocks, self.candidates = blocks, candidates
+        self.divisions, self.index = _divisions(blocks, candidates)
+        self.layers = self._layers()
+        ranks = candidates.ranks_of_columns
+        self.first = ranks == 0
+        self.last = ranks == (0 if _ends_at_first(candidates) else candidates.pp - 1)
+        if candidates.chunk is not None:
+            self.first = self.first & (candidates.chunk == 0)
+            self.last = self.last & (candidates.chunk == candidates.vpp - 1)
+        self._coarser: dict[str, tuple[Divisions, Ints]] = {}
+        self.column = cache(self._column)
+
+    def _layers(self) -> Ints:
+        candidates = self.candidates
+        if candidates.kinds is not None:
+            return candidates.kinds
+        if len(self.blocks.kinds) == 1:
+            return candidates.counts[:, :, None]
+        return kind_counts(self.blocks, candidates.counts)
+
+    def _column(self, block: Block, field: str) -> Floats:
+        """One field of a block's cost per candidate, [N]."""
+        divisions, index = self._of_block(block)
+        return self.blocks.costs(block, divisions, field)[index]
+
+    def _of_block(self, block: Block) -> tuple[Divisions, Ints]:
+        """The divisions as far as they matter to a block: experts to those who have them, the style
+        of attention to layers."""
+        if self.blocks.has_experts(block):
+            return self.divisions, self.index
+        key = "layer" if isinstance(block, LayerKind) else "end"
+        if key not in self._coarser:
+            rows = self.divisions.rows.copy()
+            names = ["ep", "etp", "ep_stride"]
+            for name in names if key == "layer" else [*names, "cp_stride"]:
+                rows[:, Division._fields.index(name)] = 1
+            if key == "end":
+                rows[:, Division._fields.index("cp_style")] = 0
+            distinct, index = np.unique(rows, axis=0, return_inverse=True)
+            self._coarser[key] = Divisions(distinct), index.reshape(-1)[self.index]
+        return self._coarser[key]
+
+    def over_layers(self, field: str) -> Floats:
+        """The sum of a field over the layers of each stage, [N, S]."""
+        return self._over_kinds(field, self.layers)
+
+    def over_some(self, field: str, chosen: Ints) -> Floats:
+        """The sum of a field over the chosen layers, [N, S].
+
+        chosen: [N, S, kinds], or [N, S]; then the kinds take equal shares.
+        """
+        if chosen.ndim == 3:
+            return self._over_kinds(field, chosen)
+        if len(self.blocks.kinds) == 1:
+            return self._over_kinds(field, chosen[:, :, None])
+        share = chosen / np.maximum(self.candidates.counts, 1)
+        return self._over_kinds(field, self.layers * share[:, :, None])
+
+    def over_recomputed(self, fields: Mapping[Recompute, str | None]) -> Floats:
+        """The sum over the layers that recompute of the field of their mode, [N, S]."""
+        candidates = self.candidates
+        total = np.zeros(candidates.counts.shape)
+        strongest = fields.get(candidates.recompute)
+        if strongest is not None:
+            total = total + self.over_some(strongest, candidates.recomputed)
+        weaker = fields.get("selective")
+        if candidates.selective is not None and weaker is not None and candidates.selective.any():
+            total = total + self.over_some(weaker, candidates.selective)
+        return total
+
+    def over_stages(self, field: str) -> Floats:
+        """The sum over everything that a stage holds, [N, S]."""
+        return self.over_layers(field) + self.at_ends(field)
+
+    def at_ends(self, field: str) -> Floats:
+        """A field of the embedding on first stages and of the head on last ones, [N, S]."""
+        first = self.column("embedding", field)[:, None] * self.first
+        total: Floats = first + self.column("head", field)[:, None] * self.last
+        return total
+
+    def _over_kinds(self, field: str, counted: Ints | Floats) -> Floats:
+        total = np.zeros(self.candidates.counts.shape)
+        for index, kind in enumerate(self.blocks.kinds):
+            total += self.column(kind, field)[:, None] * counted[:, :, index]
+        return total
+
+
+def _ends_at_first(candidates: Candidates) -> bool:
+    """Whether the head lies on the first rank: an even number of chunks in the shape of a V."""
+    return candidates.schedule in V_SHAPED and candidates.vpp % 2 == 0
+
+
+def _divisions(blocks: Blocks, candidates: Candidates) -> tuple[Divisions, Ints]:
+    """The distinct divisions of a table, and which of them every row uses.
+
+    How many groups run at once matters only where a profile has measured it.
+    """
+    tp, cp, dp = (candidates.stride(axis) for axis in ("tp", "cp", "dp"))
+    groups = candidates.replicas if blocks.profile else np.ones_like(tp)
+    apart = np.minimum(np.minimum(tp, cp), dp) * candidates.etp
+    columns = {
+        "tp": candidates.tp,
+        "micro_batch": candidates.micro_batch,
+        "stride": np.where(candidates.tp > 1, tp, 1),
+        "groups": groups,
+        "cp": candidates.cp,
+        "ep": candidates.ep,
+        "cp_stride": np.where(candidates.cp > 1, cp, 1),
+        "ep_stride": apart,
+        "etp": candidates.etp,
+        "cp_style": np.where(candidates.cp > 1, candidates.style, 0),
+    }
+    keys = np.stack([columns[name] for name in Division._fields], axis=1)
+    distinct, index = np.unique(keys, axis=0, return_inverse=True)
+    return Divisions(distinct), index.reshape(-1)
