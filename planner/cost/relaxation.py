@@ -12,8 +12,9 @@ else enters them (floors, weights gathered beside compute) is a maximum of sums,
     Theta = t_E + t_H + t_A + (p - 3) * microbatch_seconds + 2(p-1) * hop   <=  sum_i t_i
     tau   = t of a rank with the ceil(L/p) cheapest layers                   <=  max_i t_i
 
-because some stage holds at least ceil(L/p) layers. For m microbatches (planner.search.bounds
-proves the lines):
+because some stage holds at least ceil(L/p) layers. Where stages have a floor of so much per layer
+(stage_floor_seconds) the ends may vanish in it, and Theta = max(sums without floors, floors). For m
+microbatches (planner.search.bounds proves the lines):
 
     1f1b         m > p:  (m + p - 1)/p * Theta,  Theta + (m - (p+1)/2) * tau;    always: m * tau
                  m <= p: Theta,  m * Theta / p
@@ -45,6 +46,9 @@ from planner.cost.memory import stage_memory
 from planner.cost.stages import StageTimes, stage_times
 from planner.schedule.orders import SPLIT, V_SHAPED
 from planner.spec.runtime import Recompute
+
+SECONDS = ("forward", "forward_tp", "backward", "backward_tp")
+"""Fields of a block that a microbatch takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +98,19 @@ def relax(blocks: Blocks, choices: Candidates) -> Relaxed:
         after = times.reduce[:, 0], times.optimizer[:, 0]
         return Relaxed(choices, whole, whole, none, none, *after, wait, fixed)
     table, p = _columns(blocks, choices), choices.pp
-    times = stage_times(BlockTables(blocks, table))
+    tables = BlockTables(blocks, table)
+    times = stage_times(tables)
     forward, backward = times.forward, times.backward
     if (choices.zero > 1).any():
         forward, backward = _without_gathers(blocks, table, forward, backward)
     each = forward + backward
     theta = each[:, :3].sum(axis=1) + (p - 3) * blocks.runtime.microbatch_seconds
+    if blocks.runtime.stage_floor_seconds:
+        # a floor takes in what else its stage does: either all sums or all floors
+        bare = sum((tables.over_stages(name) for name in SECONDS), np.zeros_like(each))
+        theta = np.maximum(
+            bare[:, :3].sum(axis=1) + p * blocks.runtime.microbatch_seconds, each[:, 2]
+        )
     tau = each[:, 3:].min(axis=1)
     one = each[:, 2] / blocks.model.layers
     if len(blocks.kinds) > 1:

@@ -100,7 +100,8 @@ class Space:
 
     Those whose bound is over KEPT times the step of a plan known are not kept. enumerated: all
     choices of the space; possible: those that may fit. leanest: of least memory, fitting or not.
-    limit_bytes: memory of a rank. dollars: values are a step's dollars. allows: ways to recompute.
+    known: value of a plan of the space, infinite if none is known. limit_bytes: memory of a rank.
+    dollars: values are a step's dollars. allows: ways to recompute.
     """
 
     tables: list[Candidates]
@@ -111,6 +112,7 @@ class Space:
     enumerated: int
     possible: int
     leanest: Choice | None
+    known: float
     limit_bytes: float
     dollars: bool
     allows: Allows
@@ -152,6 +154,8 @@ def relaxed_space(
     return made.space()
 
 
+KNOWN = 1e-6
+"""How far above a known plan a search begins. Assumed: well above the rounding of a step."""
 KEPT = 1.5
 """Choices that are surely slower by more than this are no neighbours worth naming."""
 LEVELS = (1, 3, 8, 1_000_000)
@@ -304,6 +308,7 @@ class _Relaxing:
             enumerated=self.enumerated,
             possible=self.possible,
             leanest=leanest,
+            known=self.known,
             limit_bytes=self.limit,
             dollars=self.dollars,
             allows=self.wishes.allows,
@@ -332,6 +337,8 @@ class Search:
         """Solve until the next bound is no better than the best value."""
         begun = time.process_time()
         space, tally = self.space, self.tally
+        # the known plan itself must stay below it, to be found again
+        self.best = space.known * (1 + KNOWN)
         places = np.flatnonzero(np.isfinite(space.bound))
         tally.enumerated = space.enumerated
         tally.impossible = space.enumerated - space.possible

@@ -113,6 +113,7 @@ def _best_of(blocks: Blocks, space: Space, differs: Differs) -> Solved | None:
         row=space.row[places],
         bound=space.bound[places],
         least_bytes=space.least_bytes[places],
+        known=np.inf,
     )
     found = Search(blocks, some, tries=TRIES).run()
     return found.solved[0] if found.solved else None

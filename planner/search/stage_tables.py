@@ -18,6 +18,7 @@ since every layer costs the same; for several kinds the best of those that recom
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -122,9 +123,9 @@ class Columns:
     @classmethod
     def of(cls, blocks: Blocks, p: int, most: int) -> "Columns":
         """All columns of p ranks with up to `most` layers (one rank holds them all)."""
-        layers, kinds = blocks.model.layers, len(blocks.kinds)
-        if kinds > 1:
-            return cls._of_kinds(blocks, p, most)
+        layers = blocks.model.layers
+        if len(blocks.kinds) > 1:
+            return _of_kinds(tuple(map(tuple, blocks.kinds_before.tolist())), p, most)
         if p == 1:
             whole, place = np.array([[layers]]), np.full((1, 1, layers + 1), -1)
             place[0, 0, layers] = 0
@@ -132,32 +133,6 @@ class Columns:
         held = np.tile(np.arange(most + 1), p)[:, None]
         place = np.arange(p * (most + 1)).reshape(p, 1, most + 1)
         return cls(np.repeat(np.arange(p), most + 1), held, _ramp(held, most), place)
-
-    @classmethod
-    def _of_kinds(cls, blocks: Blocks, p: int, most: int) -> "Columns":
-        before, layers = blocks.kinds_before, blocks.model.layers
-        if p == 1:
-            most = layers
-        start, held = np.arange(layers + 1)[:, None], np.arange(most + 1)[None, :]
-        ends = np.minimum(start + held, layers)
-        # a segment is known by the kinds of each of its prefixes
-        steps = np.minimum(start[:, :, None] + np.arange(most + 1)[None, None, :], ends[:, :, None])
-        prefix = before[steps] - before[start[:, :, None]]
-        legal = start + held <= layers
-        if p == 1:
-            legal &= held == layers
-        flat = prefix.reshape(-1, (most + 1) * prefix.shape[3])
-        distinct, index = np.unique(flat, axis=0, return_inverse=True)
-        prefixes = distinct.reshape(len(distinct), most + 1, prefix.shape[3])
-        index = np.where(legal, index.reshape(legal.shape), -1)
-        used, again = np.unique(index[index >= 0], return_inverse=True)
-        index[index >= 0] = again
-        prefixes = prefixes[used]
-        count = len(used)
-        offsets = (np.arange(p) * count)[:, None, None]
-        place = np.where(index[None] >= 0, index[None] + offsets, -1)
-        tiled = np.tile(prefixes, (p, 1, 1))
-        return cls(np.repeat(np.arange(p), count), tiled[:, -1], tiled, place)
 
     def choices(self, choices: Candidates, mode: Recompute, again: Ints) -> Candidates:
         """The columns under outer choices, the first `again` [B, C] layers recomputing."""
@@ -182,6 +157,34 @@ class Columns:
         """The same for counts; 0 where there is no column."""
         padded = np.append(values, np.zeros((len(values), 1), np.int64), axis=1)
         return padded[:, self.place]
+
+
+@lru_cache(maxsize=256)
+def _of_kinds(kinds_before: tuple[tuple[int, ...], ...], p: int, most: int) -> Columns:
+    """Columns of a model with several kinds of layers; kinds_before: as in Blocks."""
+    before, layers = np.array(kinds_before), len(kinds_before) - 1
+    if p == 1:
+        most = layers
+    start, held = np.arange(layers + 1)[:, None], np.arange(most + 1)[None, :]
+    ends = np.minimum(start + held, layers)
+    # a segment is known by the kinds of each of its prefixes
+    steps = np.minimum(start[:, :, None] + np.arange(most + 1)[None, None, :], ends[:, :, None])
+    prefix = before[steps] - before[start[:, :, None]]
+    legal = start + held <= layers
+    if p == 1:
+        legal &= held == layers
+    flat = prefix.reshape(-1, (most + 1) * prefix.shape[3])
+    distinct, index = np.unique(flat, axis=0, return_inverse=True)
+    prefixes = distinct.reshape(len(distinct), most + 1, prefix.shape[3])
+    index = np.where(legal, index.reshape(legal.shape), -1)
+    used, again = np.unique(index[index >= 0], return_inverse=True)
+    index[index >= 0] = again
+    prefixes = prefixes[used]
+    count = len(used)
+    offsets = (np.arange(p) * count)[:, None, None]
+    place = np.where(index[None] >= 0, index[None] + offsets, -1)
+    tiled = np.tile(prefixes, (p, 1, 1))
+    return Columns(np.repeat(np.arange(p), count), tiled[:, -1], tiled, place)
 
 
 def _ramp(held: Ints, most: int) -> Ints:

@@ -24,7 +24,7 @@ Compare the gain with *off*, the error of the estimate on the published layout, 
 predicted peak alone.
 Layouts above 88 % of the memory by prediction are not searched, though those
 listed below ran: recompute and ZeRO of the NeMo rows are assumed (the table does not print
-them), so a predicted peak may be too high; the limits of 88 % and of 8 chunks cost the negative
+them), so a predicted peak may be too high; the limit of 88 % costs most negative
 gains.
 
 """
