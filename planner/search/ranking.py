@@ -19,8 +19,8 @@ class Ranking:
     """The result of a search. plans: best first, each with its prediction.
 
     candidates: outer choices (on shared cores: plans) enumerated; fitting: those that may fit the
-    device's memory, safe: those not at risk. tables: of a tabulated search. space, outcome: of an
-    exact one, None otherwise.
+    limit of memory (an exact search: of those it kept), safe: those not at risk. tables: of a
+    tabulated search. space, outcome: of an exact one, None otherwise.
 
     lower_bound_seconds: no plan of the space has a shorter step (for objective "cost": no plan
     costs less than a step of this length of the best plan's devices).
