@@ -174,6 +174,9 @@ def solve_chunked(
         for mode, again in _ways(blocks, counts):
             if mode in done or not allows(mode):
                 continue
+            if bounds[place] + _least_again(blocks, one, mode, again) >= found.below(upper):
+                done.add(mode)  # more layers that recompute take longer still
+                continue
             table = with_chunks(blocks, one, counts, mode, again)
             if stage_memory(BlockTables(blocks, table)).total.max() > limit_bytes:
                 continue
@@ -186,6 +189,16 @@ def solve_chunked(
                 if step < found.below(upper) * (1 - RELATIVE):
                     found.best = Cut(step, counts, mode, again)
     return found
+
+
+def _least_again(blocks: Blocks, one: Candidates, mode: Recompute, again: Counts) -> float:
+    """What every rank computes again in a step, at least: the fewest layers of a rank that do."""
+    field = AGAIN.get(mode)
+    if field is None:
+        return 0.0
+    layers = np.bincount(rank_of_stage(one.schedule, one.pp, one.vpp), again, minlength=one.pp)
+    least = min(float(BlockTables(blocks, one).column(kind, field)[0]) for kind in blocks.kinds)
+    return float(one.microbatches[0]) * least * float(layers.min())
 
 
 def _ways(blocks: Blocks, counts: Counts) -> Iterator[tuple[Recompute, Counts]]:

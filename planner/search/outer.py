@@ -317,7 +317,7 @@ class _Relaxing:
 
 @dataclass(slots=True)
 class Search:
-    """The third step: solve in the order of the bounds. tries: stop after so many solutions.
+    """The third step: solve in the order of the bounds. tries: stop after so many inner problems.
 
     time_limit_seconds: CPU time after which the first solution ends the search.
     """
@@ -350,7 +350,7 @@ class Search:
             bound, place = heapq.heappop(queue)
             if bound >= self.best * (1 - RELATIVE):
                 break
-            if self.solved and self._enough(begun):
+            if self._enough(begun):
                 tally.stopped, self.left = True, min(self.left, bound)
                 break
             if bound < self.bound[place]:
@@ -394,9 +394,11 @@ class Search:
         self.refined[some] = True
 
     def _enough(self, begun: float) -> bool:
+        if self.tries is not None:
+            return self.tally.solved >= self.tries
         limit = self.time_limit_seconds
         late = limit is not None and time.process_time() - begun > limit
-        return late or (self.tries is not None and len(self.solved) >= self.tries)
+        return late and bool(self.solved)
 
     def _solve(self, choice: Choice) -> None:
         one = choice.one

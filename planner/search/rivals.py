@@ -3,7 +3,8 @@
 A neighbour differs from the best in one choice; of each choice the best rejected one is named. For
 the degrees everything else is free; for microbatch, ZeRO, schedule and chunks the mesh is kept. A
 neighbour is solved like the best (planner.search.outer), but after TRIES inner problems the best
-so far is taken, so its loss is at most what is printed.
+so far is taken, so its loss is at most what is printed. One that has none by then, or is slower
+than KEPT times the best, is not named.
 
 Shadow prices: the search is repeated with more memory per device, a faster network between nodes
 and twice the batch, and says what that would save.
@@ -18,13 +19,13 @@ from numpy.typing import NDArray
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.search.exact import plan_of
-from planner.search.outer import Search, Solved, Space, relaxed_space
+from planner.search.outer import KEPT, Search, Solved, Space, relaxed_space
 from planner.search.reasons import opening
 from planner.spec.plan import AT_RISK, Plan
 from planner.spec.units import format_bytes, format_seconds
 
-TRIES = 6
-"""Inner problems per neighbour."""
+TRIES = 12
+"""Inner problems per neighbour. Assumed: enough to find one where memory is tight."""
 DEGREES = ("tp", "pp", "dp", "cp", "ep")
 MORE_MEMORY_BYTES = 4 * 2**30
 
@@ -54,8 +55,9 @@ def _limit(plan: Plan) -> float:
 def _neighbours(blocks: Blocks, space: Space, best: Plan) -> Iterator[tuple[float, str]]:
     assert best.predicted is not None
     step = best.predicted.step_seconds
+    slowest = KEPT * (best.predicted.usd_per_step or 0.0 if space.dollars else step)
     for differs in _choices(best):
-        solved = _best_of(blocks, space, differs)
+        solved = _best_of(blocks, space, differs, slowest)
         if solved is None:
             continue
         plan = plan_of(blocks, solved)
@@ -100,7 +102,7 @@ def _same_mesh(table: Candidates, best: Plan) -> Flags:
     return same
 
 
-def _best_of(blocks: Blocks, space: Space, differs: Differs) -> Solved | None:
+def _best_of(blocks: Blocks, space: Space, differs: Differs, slowest: float) -> Solved | None:
     """The best choice that differs, of those whose bounds come first."""
     kept = np.concatenate([differs(table)[_rows(space, i)] for i, table in enumerate(space.tables)])
     places = np.flatnonzero(kept & np.isfinite(space.bound))
@@ -113,7 +115,7 @@ def _best_of(blocks: Blocks, space: Space, differs: Differs) -> Solved | None:
         row=space.row[places],
         bound=space.bound[places],
         least_bytes=space.least_bytes[places],
-        known=np.inf,
+        known=slowest,
     )
     found = Search(blocks, some, tries=TRIES).run()
     return found.solved[0] if found.solved else None
