@@ -2,7 +2,7 @@
 
 First among the plans that are not at risk (peak below AT_RISK of the memory); if there is none, or
 if the user allows it, up to the whole memory. The first plan is the best of the space within
-`Ranking.gap`; the ones behind it are the best that were solved on the way, not the next best.
+`Ranking.gap`; the ones behind it were solved on the way and need not be the next best.
 """
 
 import time

@@ -18,18 +18,22 @@ def choose(
     allow_at_risk: bool = False,
     wishes: Wishes | None = None,
 ) -> tuple[Ranking, tuple[Plan, ...]]:
-    """The ranking and its first top_k plans, the best one with its reasons. allow_at_risk: also
-    plans whose peak is above AT_RISK of the device's memory.
+    """The ranking and up to top_k plans, the best one with its reasons. Behind it, an exact search
+    has what was solved on the way and the best neighbours. allow_at_risk: also plans whose peak is
+    above AT_RISK of the device's memory.
 
     Raises InputError for an unknown objective, NoPlanError when nothing fits.
     """
     ranked = optimum.rank(blocks, _objective(objective), top_k, allow_at_risk, wishes)
     best = ranked.plans[0]
     if ranked.space is None:
-        best = best.replace(why=tabulated_reasons.why(blocks, ranked.tables, best))
-    else:
-        best = best.replace(why=rivals.why(blocks, ranked.space, best))
-    return ranked, (best, *ranked.plans[1:top_k])
+        why = tabulated_reasons.why(blocks, ranked.tables, best)
+        return ranked, (best.replace(why=why), *ranked.plans[1:top_k])
+    near = rivals.neighbours(blocks, ranked.space, best)
+    others = {plan.title: plan for plan in (*ranked.plans[1:], *near)}
+    dollars = ranked.space.dollars
+    behind = sorted(others.values(), key=lambda plan: rivals.value_of(plan, dollars))
+    return ranked, (best.replace(why=rivals.why(best, near)), *behind[: top_k - 1])
 
 
 def _objective(text: str) -> Objective:
