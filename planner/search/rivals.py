@@ -28,7 +28,7 @@ from planner.spec.units import format_bytes, format_seconds
 
 TRIES = 200
 """Inner problems per neighbour. Measured on llama3.1-8b, 16 devices: with 12 or 40 the first that
-fit recompute much and took 17 to 20 s, with 150 all were within 6 % of the best, in less time."""
+fit recompute much and took 17 to 20 s; with 150 all were within 6 % of the best, in less time."""
 DEGREES = ("tp", "pp", "dp", "cp", "ep")
 MORE_MEMORY_BYTES = 4 * 2**30
 
@@ -103,7 +103,7 @@ def _choices(best: Plan) -> Iterator[Differs]:
 
 
 def _usual(table: Candidates, best: Plan) -> bool:
-    """Schedules among which neighbours in degrees are sought: those solved exactly, and the best's."""
+    """Whether neighbours in degrees are sought under it: it is solved exactly, or the best's own."""
     own = best.layout.schedule, best.layout.vpp
     return table.schedule in EXACT or (table.schedule, table.vpp) == own
 

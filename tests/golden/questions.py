@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import meshwright as mw
+from planner.search.optimum import rank
+from planner.search.question import ask
 
 GOLDEN = Path(__file__).parent / "plans.json"
 QUESTIONS = [
@@ -22,7 +23,7 @@ def answers() -> list[dict[str, Any]]:
 
 
 def _answer(model: str, cluster: str, seq_len: int, batch: int) -> dict[str, Any]:
-    best = mw.plan(model, cluster, seq_len=seq_len, global_batch=batch, top_k=1).best
+    best = rank(ask(model, cluster, seq_len, batch), top_k=1).plans[0]
     assert best.predicted is not None
     return {
         "question": f"{model} on {cluster}, seq {seq_len}, batch {batch}",
