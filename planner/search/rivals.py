@@ -103,7 +103,7 @@ def _choices(best: Plan) -> Iterator[Differs]:
 
 
 def _usual(table: Candidates, best: Plan) -> bool:
-    """Whether neighbours in degrees are sought under it: it is solved exactly, or the best's own."""
+    """Whether neighbours in degrees are sought under its schedule: an exact one, or the best's."""
     own = best.layout.schedule, best.layout.vpp
     return table.schedule in EXACT or (table.schedule, table.vpp) == own
 
