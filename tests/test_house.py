@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "numpy",
         "scipy",
     },
+    "planner.search.integer_programme": {"planner.search", "numpy", "pulp"},
     "planner.listing": {"planner.spec", "planner.graph", "planner.schedule_card"},
     "planner.schedule_card": {"planner.spec", "planner.schedule"},
     "planner.model_card": {"planner.spec", "planner.graph"},

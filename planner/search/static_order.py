@@ -105,22 +105,27 @@ def _linked(
 def ends(problem: Problem, chosen: Chosen, first: int = 0) -> Floats:
     """End of the last backward of each stage from `first` on, [K, p - first], for K plans."""
     order = static_order(problem.schedule, problem.stages, problem.microbatches, first)
-    plans = len(chosen.forward)
-    table = np.zeros((3, problem.stages, plans))
+    table = np.zeros((3, problem.stages, len(chosen.forward)))
     for kind, part in enumerate((chosen.forward, chosen.backward, chosen.weight)):
         table[kind, first:] = part.T
+    result: Floats = action_ends(order, table, problem.hops)[order.last].T
+    return result
+
+
+def action_ends(order: StaticOrder, table: Floats, hops: Floats) -> Floats:
+    """End of every action, [A + 1, K] (the last row is 0: waiting for nothing). table: seconds
+    [3, p, K] of forwards, backwards and weight gradients; hops: [p - 1]."""
     seconds = table[order.kind, order.stage]
-    latency = np.append(problem.hops, 0.0)[order.hop][:, None]
+    latency = np.append(hops, 0.0)[order.hop][:, None]
     delayed = bool(latency.any())
-    end = np.zeros((len(seconds) + 1, plans))
+    end = np.zeros((len(seconds) + 1, table.shape[2]))
     for a, b in zip(order.begins[:-1], order.begins[1:], strict=True):
         ready = end[order.remote[a:b]]
         if delayed:
             ready += latency[a:b]
         np.maximum(ready, end[order.previous[a:b]], out=ready)
         np.add(ready, seconds[a:b], out=end[a:b])
-    result: Floats = end[order.last].T
-    return result
+    return end
 
 
 def steps(problem: Problem, counts: Ints) -> Floats:
