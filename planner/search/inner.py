@@ -9,7 +9,8 @@ are tried one after the other,
     any     the fewest that fit each stage
 
 and each is one problem for planner.search.labels, whose plan is replayed. Where the replay is
-longer than the bound the difference stays open (`open_seconds`, the least such bound).
+longer than the bound planner.search.branch looks for a better cut; what its node limit leaves stays
+open (`open_seconds`, the least such bound).
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import numpy as np
 
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
+from planner.search.branch import branch
 from planner.search.completion import balanced, tables_below
 from planner.search.labels import minimise
 from planner.search.problem import RELATIVE, Counts, Problem
@@ -41,12 +43,13 @@ class Cut:
 @dataclass(slots=True)
 class Found:
     """The best cut below the bound that was asked for (None: there is none), what stayed open, and
-    how many cuts were replayed and labels kept."""
+    how many cuts were replayed, labels kept and nodes of branch and bound bounded."""
 
     best: Cut | None = None
     open_seconds: float = np.inf
     replayed: int = 0
     labels: int = 0
+    nodes: int = 0
 
     def below(self, upper: float) -> float:
         """The bound for whatever is tried next."""
@@ -146,7 +149,12 @@ class Inner:
             return
         step = self._keep(tables, at, problem, least.counts, upper, found)
         if step > least.bound_seconds * (1 + RELATIVE):
-            found.open_seconds = min(found.open_seconds, least.bound_seconds)
+            closed = branch(problem, found.below(upper))
+            found.nodes += closed.nodes
+            self._keep(tables, at, problem, closed.counts, upper, found)
+            left = max(closed.open_seconds, least.bound_seconds)
+            if np.isfinite(closed.open_seconds):
+                found.open_seconds = min(found.open_seconds, left)
 
     def _usual(self) -> Counts | None:
         """The cut of a runtime that leaves no choice."""

@@ -44,8 +44,10 @@ def minimise(problem: Problem, upper: float = np.inf) -> Minimum:
     trail: list[tuple[Ints, Ints]] = []
     kept = 0
     for i in reversed(range(problem.stages)):
-        labels, starts, parents, held = _extended(rule, tables, i, labels, starts, upper)
-        trail.append((parents, held))
+        made = extended(rule, tables, i, labels, starts, upper)
+        made = made.take(frontier(made.labels, made.starts))
+        labels, starts = made.labels, made.starts
+        trail.append((made.parents, made.held))
         kept += len(labels)
         if not len(labels):
             return Minimum(None, None, kept)
@@ -64,10 +66,27 @@ def _walk(trail: list[tuple[Ints, Ints]], label: int) -> Counts:
     return tuple(counts)
 
 
-def _extended(
+@dataclass(frozen=True, slots=True, eq=False)
+class Extended:
+    """Labels of the stages from i on, their first layers, their parents, the layers of stage i and
+    the least step of what they may become; [K] each but the labels."""
+
+    labels: Floats
+    starts: Ints
+    parents: Ints
+    held: Ints
+    bounds: Floats
+
+    def take(self, some: Ints) -> "Extended":
+        """Some of them."""
+        names = ("labels", "starts", "parents", "held", "bounds")
+        return Extended(*(getattr(self, name)[some] for name in names))
+
+
+def extended(
     rule: Rule, tables: Tables, i: int, labels: Floats, starts: Ints, upper: float
-) -> tuple[Floats, Ints, Ints, Ints]:
-    """Labels of the stages from i on, their first layers, their parents and layers of stage i."""
+) -> Extended:
+    """Every label with every stage i in front of it that may stay below `upper`."""
     parents, held = (
         each.ravel() for each in np.indices((len(labels), tables.most + 1), dtype=np.int64)
     )
@@ -80,9 +99,9 @@ def _extended(
     seconds = (getattr(tables, name)[i, row, held] for name in names)
     added = Added(i, ends - held, *seconds)
     made = rule.extend(labels[parents], added)
-    below = np.flatnonzero(rule.complete(made, i, added.start) < upper * (1 - RELATIVE))
-    below = below[frontier(made[below], added.start[below])]
-    return made[below], added.start[below], parents[below], held[below]
+    bounds = rule.complete(made, i, added.start)
+    below = np.flatnonzero(bounds < upper * (1 - RELATIVE))
+    return Extended(made, added.start, parents, held, bounds).take(below)
 
 
 def frontier(labels: Floats, group: Ints) -> Ints:

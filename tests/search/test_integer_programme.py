@@ -169,12 +169,12 @@ def check_real(seed: int, share: float, forms: tuple[Form, ...]) -> None:
         assert all(np.isfinite(found.step_seconds) or found.counts is None for found in steps)
         assert min(found.step_seconds for found in steps) == pytest.approx(best, rel=TOLERANCE)
     inner = Inner(blocks, one, limit).solve(0, np.inf, blocks.model.layers)
-    if np.isinf(inner.open_seconds):
-        step = np.inf if inner.best is None else inner.best.step_seconds
-        assert step == pytest.approx(best, rel=1e-9)
+    assert np.isinf(inner.open_seconds)
+    step = np.inf if inner.best is None else inner.best.step_seconds
+    assert step == pytest.approx(best, rel=1e-9)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds, st.sampled_from([0.0, 0.05, 0.3, 1.0]), forms)
 def test_it_agrees_under_the_real_cost(seed: int, share: float, form: Form) -> None:
     check_real(seed, share, (form,))
