@@ -9,17 +9,24 @@ from typing import Any
 import numpy as np
 
 import meshwright as mw
+from planner.cost.blocks import Blocks
 from planner.cost.estimate import estimate
 from planner.cost.pipeline import pipeline_seconds
 from planner.schedule import lowering
 from planner.schedule.orders import orders
 from planner.search import question
 from planner.search import tabulated_space as space
+from planner.search.inner import Inner
+from planner.search.integer_programme import Form, Solution, solve
+from planner.search.outer import Choice, Space, relaxed_space
+from planner.search.recompute_tables import recompute_tables
+from planner.search.stage_tables import modes
 from planner.simulator import engine
 from planner.simulator.ends import makespan, one_pass, wavefront
 from planner.simulator.engine import Task
 from planner.simulator.script import compiled, script
 from planner.spec import printing
+from planner.spec.plan import AT_RISK
 from reports.planning.problems import PROBLEMS, effort
 from tests.simulator.orders import heap_ends
 
@@ -140,6 +147,65 @@ def problems() -> list[dict[str, Any]]:
     return found
 
 
+INNER = ((3, 4), (3, 8), (4, 4), (4, 8), (5, 4), (5, 16), (8, 4), (7, 16), (6, 16))
+"""Places in PROBLEMS and depths: an inner problem of each is solved by both programmes."""
+LIMIT_SECONDS = 20.0
+"""Of one integer programme."""
+
+
+def by_labels(relaxed: Space, depth: int, blocks: Blocks) -> tuple[Choice, float, float]:
+    """The most promising 1f1b choice of a depth that has a plan; its step and the CPU seconds."""
+    for place in np.argsort(relaxed.bound, kind="stable").tolist():
+        choice = relaxed.choice(place)
+        if choice.table.pp != depth or choice.table.schedule != "1f1b":
+            continue
+        start = time.process_time()
+        inner = Inner(blocks, choice.one, relaxed.limit_bytes)
+        found = inner.solve(0, np.inf, blocks.model.layers)
+        if found.best is not None:
+            return choice, found.best.step_seconds, time.process_time() - start
+    raise ValueError(f"no plan of {depth} stages")
+
+
+def by_integers(relaxed: Space, choice: Choice, blocks: Blocks, form: Form) -> tuple[float, str]:
+    """The step of the integer programme, and its CPU seconds or why they are none."""
+    start, best, layers = time.process_time(), np.inf, blocks.model.layers
+    found: list[Solution] = []
+    for mode in modes(blocks.runtime):
+        tables = recompute_tables(blocks, choice.one, mode, relaxed.limit_bytes, layers)
+        rule = blocks.runtime.recompute_layers
+        found.append(solve(tables, rule, best, form, LIMIT_SECONDS))
+        best = min(best, found[-1].step_seconds)
+    cut = " (cut)" if any(each.status == "stopped" for each in found) else ""
+    return best, f"{time.process_time() - start:.2f}{cut}"
+
+
+def inner_problems() -> list[dict[str, Any]]:
+    """One outer choice of standard problems by label and by integer programme, tables included."""
+    rows = []
+    spaces: dict[int, tuple[Blocks, Space]] = {}
+    for number, depth in INNER:
+        if number not in spaces:
+            blocks = PROBLEMS[number].asked()
+            limit = AT_RISK * blocks.cluster.memory_bytes
+            spaces[number] = blocks, relaxed_space(blocks, limit)
+        blocks, relaxed = spaces[number]
+        choice, step, seconds = by_labels(relaxed, depth, blocks)
+        forms: tuple[Form, ...] = ("staircase", "events")
+        found = {form: by_integers(relaxed, choice, blocks, form) for form in forms}
+        m = int(choice.one.microbatches[0])
+        rows.append(
+            {
+                "problem": PROBLEMS[number].title,
+                "layers, stages, microbatches": f"{blocks.model.layers}, {depth}, {m}",
+                "labels": f"{seconds:.2f}",
+                **{form: text for form, (_, text) in found.items()},
+                "steps agree to": "; ".join(f"{best / step - 1:.0e}" for best, _ in found.values()),
+            }
+        )
+    return rows
+
+
 def start_up() -> list[dict[str, Any]]:
     """`meshwright --help` beside a bare interpreter."""
     helps = [sys.executable, "-m", "meshwright", "--help"]
@@ -157,4 +223,5 @@ def start_up() -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     printing.print_table(replays() + interleaved_replays() + searches() + start_up(), "Benchmarks")
+    printing.print_table(inner_problems(), "CPU seconds of an inner problem, two programmes")
     printing.print_table(problems(), "The standard problems")

@@ -180,8 +180,6 @@ def pipeline_bound(
         alternating: Floats = np.maximum(np.where(m > p, many, few), tau * m)
         return alternating
     busy: Floats = np.maximum(theta / p, tau) * m
-    if schedule == "zb-h1":
-        return np.maximum(busy, theta)
     if schedule in ("interleaved", "looped-bfs"):
         busy = busy + (p - 1) / 2 * one
     return busy

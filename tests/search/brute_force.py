@@ -91,7 +91,7 @@ def play(blocks: Blocks, one: Candidates) -> Played:
     steps, peaks = np.zeros(len(made)), np.zeros(len(made))
     for mode in {mode for _, mode, _ in made}:
         places = [i for i, plan in enumerate(made) if plan[1] == mode]
-        table = _whole(blocks, one, mode, [made[i] for i in places])
+        table = whole_plans(blocks, one, mode, [made[i] for i in places])
         steps[places], peaks[places] = _played(blocks, table)
     return Played(one, made, steps, peaks)
 
@@ -102,7 +102,9 @@ def _played(blocks: Blocks, table: Candidates) -> tuple[np.ndarray, np.ndarray]:
     return np.array(steps), made.peak_bytes
 
 
-def _whole(blocks: Blocks, one: Candidates, mode: Recompute, plans: list[Choice]) -> Candidates:
+def whole_plans(
+    blocks: Blocks, one: Candidates, mode: Recompute, plans: list[Choice]
+) -> Candidates:
     """Plans of one chunk per rank as one table."""
     counts, again = np.array([p[0] for p in plans]), np.array([p[2] for p in plans])
     starts, before = counts.cumsum(axis=1) - counts, blocks.kinds_before
