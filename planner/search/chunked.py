@@ -28,7 +28,7 @@ from planner.cost.collectives import Floats
 from planner.cost.estimate import estimate
 from planner.cost.memory import kept_bytes, stage_memory
 from planner.cost.pipeline import ends_in_flight, in_flight
-from planner.cost.relaxation import with_columns
+from planner.cost.relaxation import mixtures, with_columns
 from planner.cost.stages import AGAIN
 from planner.schedule.orders import SPLIT, V_SHAPED, rank_of_stage
 from planner.search.inner import Allows, Cut, Found, anything
@@ -76,10 +76,10 @@ def family_bytes(blocks: Blocks, table: Candidates, mode: Recompute) -> Floats:
         return np.zeros(len(table))
     base = blocks.model.layers // (table.pp * table.vpp)
     layers = max(base * table.vpp - 1, table.vpp) if base > 1 else table.vpp
-    each = np.eye(len(blocks.kinds), dtype=np.int64)
+    mixed = mixtures(blocks, layers)
     found = []
-    for held in (layers, 0):
-        columns = with_columns(table, held * each, np.zeros(len(each), np.int64), mode)
+    for held in (mixed, np.zeros_like(mixed)):
+        columns = with_columns(table, held, np.zeros(len(mixed), np.int64), mode)
         tables = BlockTables(blocks, columns)
         memory = stage_memory(tables)
         found.append((memory.total, kept_bytes(tables)))
