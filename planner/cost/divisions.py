@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from planner.cost.collectives import Floats
 from planner.cost.column import column
+from planner.cost.distinct import distinct_rows
 from planner.spec.layout import Layout
 from planner.spec.runtime import CONTEXT_STYLES, ContextStyle
 
@@ -70,10 +71,10 @@ class Divisions:
         flags = [column_of[name] > 1 for name in SPLITS]
         fixed = ("cp_style", *same)
         keys = np.stack([*(column_of[name] for name in fixed), *flags], axis=1)
-        distinct, index = np.unique(keys, axis=0, return_inverse=True)
+        distinct, index = distinct_rows(keys)
         found = []
         for place, values in enumerate(distinct.tolist()):
-            rows = np.flatnonzero(index.reshape(-1) == place)
+            rows = np.flatnonzero(index == place)
             whole = {name: column(values[rows]) for name, values in column_of.items()}
             several = values[len(fixed) :]
             whole |= {name: 1 for name, more in zip(SPLITS, several, strict=True) if not more}
