@@ -122,8 +122,9 @@ def relax(blocks: Blocks, choices: Candidates) -> Relaxed:
 
 def _lightest(tables: BlockTables) -> Floats:
     """Seconds of the lightest layer, without what it waits for, [N]."""
-    apart = [sum(tables.column(kind, name) for name in SECONDS) for kind in tables.blocks.kinds]
-    lightest: Floats = np.min(apart, axis=0)
+    kinds = tables.blocks.kinds
+    apart = np.array([[tables.column(kind, name) for name in SECONDS] for kind in kinds])
+    lightest: Floats = apart.sum(axis=1).min(axis=0)
     return lightest
 
 
