@@ -13,6 +13,7 @@ import numpy as np
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
+from planner.cost.distinct import distinct_rows
 from planner.cost.divisions import Division, Divisions
 from planner.graph.operator import Block, LayerKind
 from planner.schedule.orders import V_SHAPED
@@ -72,8 +73,8 @@ class BlockTables:
                 rows[:, Division._fields.index(name)] = 1
             if key == "end":
                 rows[:, Division._fields.index("cp_style")] = 0
-            distinct, index = np.unique(rows, axis=0, return_inverse=True)
-            self._coarser[key] = Divisions(distinct), index.reshape(-1)[self.index]
+            distinct, index = distinct_rows(rows)
+            self._coarser[key] = Divisions(distinct), index[self.index]
         return self._coarser[key]
 
     def over_layers(self, field: str) -> Floats:
@@ -147,5 +148,5 @@ def _divisions(blocks: Blocks, candidates: Candidates) -> tuple[Divisions, Ints]
         "cp_style": np.where(candidates.cp > 1, candidates.style, 0),
     }
     keys = np.stack([columns[name] for name in Division._fields], axis=1)
-    distinct, index = np.unique(keys, axis=0, return_inverse=True)
-    return Divisions(distinct), index.reshape(-1)
+    distinct, index = distinct_rows(keys)
+    return Divisions(distinct), index

@@ -258,23 +258,34 @@ class Blocks:
 
     def _cost_columns(self, block: Block, divisions: Divisions) -> dict[str, Floats]:
         found = {name: np.zeros(len(divisions.rows)) for name in NUMBERS}
-        for rows, alike in divisions.alike():
-            for place, cost in self._alike(block, divisions, rows, alike):
-                for name in NUMBERS:
-                    found[name][place] = getattr(cost, name)
+        for place, cost in self._alike(block, divisions):
+            for name in NUMBERS:
+                found[name][place] = getattr(cost, name)
         return found
 
     def _alike(
-        self, block: Block, divisions: Divisions, rows: Ints, alike: Division
+        self, block: Block, divisions: Divisions, *same: str
     ) -> Iterator[tuple[Ints | int, BlockCost]]:
-        """Costs of rows at once; one by one where a profile or a branch tells them apart."""
-        if self.profile is None and len(rows) >= self.many:
-            try:
-                yield rows, self._cost(block, alike)
-                return
-            except MixedError:
-                pass
-        yield from ((row, self.cost(block, divisions.one(row))) for row in rows.tolist())
+        """Costs of divisions at once; of one tp where a branch tells those of several apart, one
+        by one where that does not help, where they are few, or where a profile knows each."""
+        for rows, alike in divisions.alike(*same):
+            cost = self._together(block, alike, len(rows))
+            if cost is not None:
+                yield rows, cost
+            elif same or len(rows) < self.many or self.profile is not None:
+                yield from ((row, self.cost(block, divisions.one(row))) for row in rows.tolist())
+            else:
+                finer = self._alike(block, divisions.take(rows), "tp")
+                yield from ((rows[place], each) for place, each in finer)
+
+    def _together(self, block: Block, alike: Division, rows: int) -> BlockCost | None:
+        """The cost of a column, None where that is not possible or does not pay."""
+        if self.profile is not None or rows < self.many:
+            return None
+        try:
+            return self._cost(block, alike)
+        except MixedError:
+            return None
 
     def _cost(self, block: Block, division: Division) -> BlockCost:
         """Cost of a block under a division, or under a column of them."""
@@ -362,7 +373,7 @@ class Blocks:
             hidden = overlap.ring_hidden(self._exchange(early, division), attention, 1.0 * cp)
         if self.runtime.overlaps_tp and tp > 1:
             sent = self._exchange([node for node in nodes if node.axis == "tp"], division)
-            hidden += sent - overlap.exposed(sent, compute - hidden, float(tp))
+            hidden += sent - overlap.exposed(sent, compute - hidden, 1.0 * tp)
         left = self._exchange(nodes, division) - hidden
         return compute + self.runtime.overlap_slowdown * hidden, left
 

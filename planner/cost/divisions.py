@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 
 from planner.cost.collectives import Floats
 from planner.cost.column import column
+from planner.cost.distinct import distinct_rows
 from planner.spec.layout import Layout
 from planner.spec.runtime import CONTEXT_STYLES, ContextStyle
 
 Ints = NDArray[np.int64]
+
+
+SPLITS = ("tp", "cp", "ep", "etp")
+"""Degrees that add operators or collectives to a graph where they are more than 1."""
 
 
 class Division(NamedTuple):
@@ -59,22 +64,28 @@ class Divisions:
         *degrees, style = self.rows[row].tolist()
         return Division._make((*degrees, CONTEXT_STYLES[style]))
 
-    def alike(self) -> list[tuple[Ints, Division]]:
-        """Divisions that a graph treats alike, as columns, and which rows they are: of one tp and
-        one style, with each other degree either 1 or more in all of them."""
+    def alike(self, *same: str) -> list[tuple[Ints, Division]]:
+        """Divisions that a graph treats alike, as columns, and which rows they are: of one style,
+        with each degree either 1 or more in all of them, and of one value of the fields `same`."""
         column_of = dict(zip(Division._fields, self.rows.T, strict=True))
-        names = ("cp", "ep", "etp")
-        flags = [column_of[name] > 1 for name in names]
-        keys = np.stack([column_of["tp"], column_of["cp_style"], *flags], axis=1)
-        distinct, index = np.unique(keys, axis=0, return_inverse=True)
+        flags = [column_of[name] > 1 for name in SPLITS]
+        fixed = ("cp_style", *same)
+        keys = np.stack([*(column_of[name] for name in fixed), *flags], axis=1)
+        distinct, index = distinct_rows(keys)
         found = []
-        for place, (tp, style, *more) in enumerate(distinct.tolist()):
-            rows = np.flatnonzero(index.reshape(-1) == place)
-            columns = {name: column(values[rows]) for name, values in column_of.items()}
-            single = {name: 1 for name, several in zip(names, more, strict=True) if not several}
-            fixed = single | {"tp": tp, "cp_style": CONTEXT_STYLES[style]}
-            found.append((rows, Division(**(columns | fixed))))
+        for place, values in enumerate(distinct.tolist()):
+            rows = np.flatnonzero(index == place)
+            whole = {name: column(values[rows]) for name, values in column_of.items()}
+            several = values[len(fixed) :]
+            whole |= {name: 1 for name, more in zip(SPLITS, several, strict=True) if not more}
+            whole |= dict(zip(fixed, values, strict=False))
+            whole["cp_style"] = CONTEXT_STYLES[whole["cp_style"]]
+            found.append((rows, Division(**whole)))
         return found
+
+    def take(self, rows: Ints) -> "Divisions":
+        """Some of them."""
+        return Divisions(self.rows[rows])
 
 
 class Register:

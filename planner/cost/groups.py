@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.collectives import Floats
+from planner.cost.distinct import distinct_rows
 from planner.spec.profile import CollectiveOp
 
 Ints = NDArray[np.int64]
@@ -34,10 +35,10 @@ def by_group(
     if (keys == first).all():
         distinct, index = first, None
     else:
-        distinct, index = np.unique(keys, axis=0, return_inverse=True)
+        distinct, index = distinct_rows(keys)
     seconds = np.zeros(sizes.shape)
     for place, (n, apart, side) in enumerate(distinct.tolist()):
         if n > 1:
-            rows = slice(None) if index is None else np.flatnonzero(index.reshape(-1) == place)
+            rows = slice(None) if index is None else np.flatnonzero(index == place)
             seconds[rows] = collective(op, n, apart, side, sizes[rows])
     return seconds

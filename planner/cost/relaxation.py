@@ -10,7 +10,7 @@ Time. t = forward + backward of a column. Stage times are sums over what a stage
 else enters them (floors, weights gathered beside compute) is a maximum of sums, so
 
     Theta = t_E + t_H + t_A + (p - 3) * microbatch_seconds + 2(p-1) * hop   <=  sum_i t_i
-    tau   = t of a rank with the ceil(L/p) cheapest layers                   <=  max_i t_i
+    tau   = t of a rank with the ceil(L/p) cheapest layers there are         <=  max_i t_i
 
 because some stage holds at least ceil(L/p) layers. Where stages have a floor of so much per layer
 (stage_floor_seconds) the ends may vanish in it, and Theta = max(sums without floors, floors). For m
@@ -33,6 +33,7 @@ fewest in flight. In a V of two ranks the one without the embedding has no head 
 lower bound on the peak of the fullest stage.
 """
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -114,9 +115,17 @@ def relax(blocks: Blocks, choices: Candidates) -> Relaxed:
     tau = each[:, 3:].min(axis=1)
     one = each[:, 2] / blocks.model.layers
     if len(blocks.kinds) > 1:
-        one = tau / max(1, -(-blocks.model.layers // p))
+        one = _lightest(tables)
     after = _reduced(blocks, times), times.optimizer[:, 3:].min(axis=1)
     return Relaxed(choices, theta, tau, one, times.hop, *after, wait, fixed)
+
+
+def _lightest(tables: BlockTables) -> Floats:
+    """Seconds of the lightest layer, without what it waits for, [N]."""
+    kinds = tables.blocks.kinds
+    apart = np.array([[tables.column(kind, name) for name in SECONDS] for kind in kinds])
+    lightest: Floats = apart.sum(axis=1).min(axis=0)
+    return lightest
 
 
 def least_seconds(
@@ -185,20 +194,39 @@ def pipeline_bound(
     return busy
 
 
-def _kind_rows(blocks: Blocks) -> tuple[Ints, Ints]:
-    """Layers of every kind in the whole model, [kinds], and one of each kind, [kinds, kinds]."""
+SEVERAL = 4
+"""Kinds of layers up to which every order of taking them is tried: 24 mixtures."""
+
+
+def mixtures(blocks: Blocks, layers: int) -> Ints:
+    """Ways to take so many layers of the model that no other way is cheaper than, [M, kinds].
+
+    Kind after kind as many as the model has, in every order: the corners of what can be taken,
+    where a sum over layers is least. Of more than SEVERAL kinds, all layers of one kind, as
+    if the model had so many of it.
+    """
     whole = blocks.kinds_before[-1]
-    return whole, np.eye(len(whole), dtype=np.int64)
+    kinds = len(whole)
+    if kinds > SEVERAL:
+        return layers * np.eye(kinds, dtype=np.int64)
+    found = set()
+    for order in itertools.permutations(range(kinds)):
+        taken, left = [0] * kinds, layers
+        for kind in order:
+            taken[kind] = min(left, int(whole[kind]))
+            left -= taken[kind]
+        found.add(tuple(taken))
+    return np.array(sorted(found, reverse=True), dtype=np.int64)
 
 
 def _columns(blocks: Blocks, choices: Candidates) -> Candidates:
-    """Columns E, H, A, and one per kind with ceil(L/p) layers of that kind between the ends."""
-    p, (whole, each) = choices.pp, _kind_rows(blocks)
-    share = -(-blocks.model.layers // p)
+    """Columns E, H, A, and one per mixture of ceil(L/p) layers between the ends."""
+    p, whole = choices.pp, blocks.kinds_before[-1]
+    shares = mixtures(blocks, -(-blocks.model.layers // p))
     none = np.zeros_like(whole)
-    kinds = np.stack([none, none, whole, *(share * each)])
+    kinds = np.stack([none, none, whole, *shares])
     middle = 1 if p > 2 else -1
-    ranks = np.array([0, p - 1, middle, *[middle] * len(each)])
+    ranks = np.array([0, p - 1, middle, *[middle] * len(shares)])
     return with_columns(choices, kinds, ranks)
 
 
@@ -221,18 +249,18 @@ def with_columns(
 
 def least_bytes(blocks: Blocks, choices: Candidates) -> Floats:
     """A lower bound on the peak of the fullest stage of every row, [N]."""
-    p, (whole, each) = choices.pp, _kind_rows(blocks)
+    p = choices.pp
     strongest = blocks.runtime.recompute[-1]
     if p == 1:
-        kinds, ranks = whole[None], np.array([0])
+        kinds, ranks = blocks.kinds_before[-1][None], np.array([0])
     else:
-        share = -(-blocks.model.layers // p)
+        shares = mixtures(blocks, -(-blocks.model.layers // p))
         v_shaped = V_SHAPED & set(blocks.runtime.schedules)
         # rank -1 is neither first nor last, with as much in flight as the last
         two = [-1] if v_shaped else [0, 1]
         ends = np.array(two if p == 2 else [0, p - 2, p - 1])
-        kinds = np.tile(share * each, (len(ends), 1))
-        ranks = np.repeat(ends, len(each))
+        kinds = np.tile(shares, (len(ends), 1))
+        ranks = np.repeat(ends, len(shares))
     found = np.full(len(choices), np.inf)
     for mode in {"none", strongest}:
         table = with_columns(choices, kinds, ranks, mode)

@@ -29,11 +29,10 @@ from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import EXACT
 from planner.cost.relaxation import hides_hops, least_bytes, least_seconds, relax
-from planner.search import space
-from planner.search.chunked import family_bounds, more_recompute, solve_chunked
+from planner.search import family, refined, space
+from planner.search.chunked import solve_chunked
 from planner.search.inner import Allows, Cut, Found, Inner
 from planner.search.problem import RELATIVE
-from planner.search.refined import at_once, most_layers, refined_bound
 from planner.search.space import divisors
 from planner.search.wishes import Wishes
 from planner.spec.runtime import Axis, Schedule
@@ -381,14 +380,17 @@ class Search:
         table = space.tables[owner]
         alike = np.flatnonzero((space.owner == owner) & ~self.refined & (self.bound < self.best))
         alike = alike[np.argsort(self.bound[alike], kind="stable")]
-        some = np.unique(np.append(alike[: at_once(self.blocks, table)], place))
+        most = (refined if table.schedule in EXACT else family).at_once(self.blocks, table)
+        some = np.unique(np.append(alike[:most], place))
         rows = table.take(space.row[some])
         scale = weight(self.blocks, rows, space.dollars)
         if table.schedule in EXACT:
-            bound = refined_bound(self.blocks, rows, space.limit_bytes, self.best / scale)
+            bound = refined.refined_bound(self.blocks, rows, space.limit_bytes, self.best / scale)
         else:
-            pipeline = family_bounds(self.blocks, rows).min(axis=1)
-            pipeline = pipeline + more_recompute(self.blocks, rows, space.limit_bytes)
+            upper = self.best / scale
+            pipeline = family.family_bound(
+                self.blocks, rows, space.limit_bytes, upper, space.allows
+            )
             bound = least_seconds(self.blocks, rows, pipeline)
         self.bound[some] = np.maximum(self.bound[some], bound * scale)
         self.refined[some] = True
@@ -426,4 +428,4 @@ class Search:
         """The most layers that a stage of a plan below `upper` can hold."""
         if one.pp == 1 or not np.isfinite(upper):
             return self.blocks.model.layers
-        return int(most_layers(self.blocks, one, np.array([upper]))[0])
+        return int(refined.most_layers(self.blocks, one, np.array([upper]))[0])

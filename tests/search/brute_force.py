@@ -11,6 +11,7 @@ from planner.cost.candidates import Candidates
 from planner.cost.estimate import EXACT as SOLVED
 from planner.cost.estimate import estimate
 from planner.search import chunked, space
+from planner.search.family import family
 from planner.search.problem import Counts
 from planner.search.stage_split import usual_counts
 from planner.search.stage_tables import modes
@@ -49,7 +50,7 @@ def cuts(blocks: Blocks, one: Candidates) -> list[Counts]:
     if not blocks.runtime.free_stages:
         return [usual_counts(blocks.model, blocks.runtime, stages)]
     if one.schedule not in SOLVED:
-        return chunked.family(layers, stages)
+        return family(layers, stages)
     return [tuple(each) for each in plans_of(layers, stages).tolist()]
 
 

@@ -14,8 +14,9 @@ from planner.cost.estimate import EXACT as SOLVED
 from planner.cost.estimate import estimate
 from planner.cost.relaxation import least_bytes, least_seconds
 from planner.search import space
-from planner.search.chunked import family, with_chunks
+from planner.search.chunked import with_chunks
 from planner.search.exact import rank_exactly
+from planner.search.family import family
 from planner.search.ranking import NoPlanError
 from planner.search.refined import refined_bound
 from planner.search.stage_tables import modes

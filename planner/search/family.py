@@ -1,0 +1,261 @@
+"""Family: the cuts of chunked schedules that are searched, their ways to recompute, and bounds.
+
+All p * v chunks hold floor(L / pv) layers or one more, and
+
+    the first chunk holds up to 1 layer less, the last up to 2 less (embedding, head and loss);
+    what is left over stands in the middle, or at the front.
+
+Layers recompute from the front of each chunk: none, the same number k of every chunk, or all.
+A `Variant` is one of these cuts with one of these ways.
+
+Time [proved]: rank i, whose lowest stage is stage i, cannot start before the first forward has
+come through the stages j < i, works m times all its chunks, and (where the backward is not
+split) ends with a backward of stage i, behind which those stages still wait:
+
+    T >= max_i  sum_{j<i} (f_j + b_j) + m * sum of f + b over the chunks of rank i
+
+b with what recomputes. Memory: a rank that holds C chunk-microbatches at its fullest keeps at
+least C times what its lightest chunk keeps of one; the embedding and the head come on top, which
+is left out. Both are lower bounds: a variant that exceeds either is not the one sought.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.block_tables import BlockTables
+from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates, Ints
+from planner.cost.collectives import Floats
+from planner.cost.memory import KEPT, stage_memory
+from planner.cost.pipeline import in_flight
+from planner.cost.stages import AGAIN, AGAIN_TP
+from planner.schedule.orders import SPLIT, rank_of_stage
+from planner.search.inner import Allows
+from planner.search.problem import Counts
+from planner.search.stage_split import usual_counts
+from planner.search.stage_tables import modes
+from planner.spec.layout import even_counts
+from planner.spec.runtime import Recompute
+
+Flags = NDArray[np.bool_]
+
+
+def family(layers: int, chunks: int) -> list[Counts]:
+    """The cuts that are tried, the most even first."""
+    found = {even_counts(layers, chunks): None}
+    for first in (0, 1):
+        for last in (0, 1, 2):
+            for front in (False, True):
+                cut = _cut(layers, chunks, first, last, front)
+                if cut is not None:
+                    found.setdefault(cut)
+    return list(found)
+
+
+def _cut(layers: int, chunks: int, first: int, last: int, front: bool) -> Counts | None:
+    base, extra = divmod(layers + first + last, chunks)
+    counts = [base] * chunks
+    middle = (chunks - extra) // 2
+    places = range(extra) if front else range(middle, middle + extra)
+    for place in places:
+        counts[place] += 1
+    counts[0] -= first
+    counts[-1] -= last
+    return tuple(counts) if min(counts) >= 1 else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Family:
+    """All V variants for p ranks of v chunks.
+
+    cuts, again: layers of every chunk, and those that recompute; mode: how, one per variant.
+    kinds, some: the same by kind, [V, S, kinds]. ranks: of every chunk, [S].
+    """
+
+    cuts: tuple[Counts, ...]
+    mode: tuple[Recompute, ...]
+    again: tuple[Counts, ...]
+    kinds: Ints
+    some: Ints
+    ranks: Ints
+
+    def __len__(self) -> int:
+        return len(self.cuts)
+
+    @classmethod
+    def of(cls, blocks: Blocks, one: Candidates) -> "Family":
+        """The family of a table's rows."""
+        chunks = one.pp * one.vpp
+        cuts = (
+            tuple(family(blocks.model.layers, chunks))
+            if blocks.runtime.free_stages
+            else (usual_counts(blocks.model, blocks.runtime, chunks),)
+        )
+        ways = tuple(modes(blocks.runtime)), blocks.runtime.recompute_layers != "all"
+        before = tuple(map(tuple, blocks.kinds_before.tolist()))
+        ranks = tuple(int(each) for each in rank_of_stage(one.schedule, one.pp, one.vpp))
+        return _family(cuts, ways, before, ranks)
+
+    def summed(self, values: Ints) -> Ints:
+        """Values of chunks, [V, S, ...], over the chunks of every rank, [V, p, ...]."""
+        total = np.zeros((len(values), max(self.ranks) + 1, *values.shape[2:]), values.dtype)
+        for stage, rank in enumerate(self.ranks):
+            total[:, rank] += values[:, stage]
+        return total
+
+
+@lru_cache(maxsize=64)
+def _family(
+    cuts: tuple[Counts, ...],
+    ways: tuple[tuple[Recompute, ...], bool],
+    kinds_before: tuple[tuple[int, ...], ...],
+    ranks: tuple[int, ...],
+) -> Family:
+    variants = [(cut, *way) for cut in cuts for way in _ways(cut, *ways)]
+    held, mode, again = zip(*variants, strict=True)
+    before = np.array(kinds_before)
+    counts, fewer = np.array(held), np.array(again)
+    starts = counts.cumsum(axis=1) - counts
+    return Family(
+        cuts=held,
+        mode=mode,
+        again=again,
+        kinds=before[starts + counts] - before[starts],
+        some=before[starts + fewer] - before[starts],
+        ranks=np.array(ranks),
+    )
+
+
+def _ways(
+    counts: Counts, found: tuple[Recompute, ...], some: bool
+) -> Iterator[tuple[Recompute, Counts]]:
+    """Ways to recompute, the fastest first."""
+    yield "none", (0,) * len(counts)
+    for mode in found:
+        if mode == "none":
+            continue
+        if some:
+            for k in range(1, max(counts)):
+                yield mode, tuple(min(k, n) for n in counts)
+        yield mode, counts
+
+
+def pipeline_bounds(blocks: Blocks, table: Candidates, variants: Family) -> Floats:
+    """The bound of every variant on the pipeline of every row, [N, V]."""
+    tables, stages = BlockTables(blocks, table), variants.kinds.shape[1]
+    at = np.arange(stages)[None]
+    found = []
+    for phase in ("forward", "backward"):
+        total = np.zeros((len(table), len(variants), stages))
+        held = [(kind, variants.kinds[:, :, k]) for k, kind in enumerate(blocks.kinds)]
+        for block, counts in (*held, ("embedding", at == 0), ("head", at == stages - 1)):
+            each = tables.column(block, phase) + tables.column(block, phase + "_tp")
+            total += each[:, None, None] * counts[None]
+        found.append(total)
+    forward, backward = found
+    backward += _again(tables, variants)
+    path = forward if table.schedule in SPLIT else forward + backward
+    busy = np.zeros((*forward.shape[:2], table.pp))
+    for stage, rank in enumerate(variants.ranks):
+        busy[:, :, rank] += forward[:, :, stage] + backward[:, :, stage]
+    before = np.cumsum(path[:, :, : table.pp], axis=2) - path[:, :, : table.pp]
+    bounds: Floats = (before + table.microbatches[:, None, None] * busy).max(axis=2)
+    return bounds
+
+
+def _again(tables: BlockTables, variants: Family) -> Floats:
+    """What every chunk computes again, [N, V, S]."""
+    total = np.zeros((len(tables.candidates), *variants.kinds.shape[:2]))
+    for mode in set(variants.mode) - {"none"}:
+        own = np.array([each == mode for each in variants.mode])
+        for k, kind in enumerate(tables.blocks.kinds):
+            layers = variants.some[own][None, :, :, k]
+            for field in (AGAIN.get(mode), AGAIN_TP.get(mode)):
+                if field is not None:
+                    total[:, own] += tables.column(kind, field)[:, None, None] * layers
+    return total
+
+
+def least_bytes(blocks: Blocks, rows: Candidates, variants: Family, which: Ints) -> Floats:
+    """A lower bound on the peak of variant which[n] of row n, [N]."""
+    found = np.zeros(len(rows))
+    named = np.array(variants.mode)[which]
+    for mode in dict.fromkeys(variants.mode):
+        own = np.flatnonzero(named == mode)
+        if len(own):
+            found[own] = _least_bytes(blocks, rows.take(own), variants, which[own], mode)
+    return found
+
+
+def _least_bytes(
+    blocks: Blocks, rows: Candidates, variants: Family, which: Ints, mode: Recompute
+) -> Floats:
+    kinds, some = variants.kinds[which], variants.some[which]
+    ranked = variants.summed(kinds)
+    whole = replace(
+        rows,
+        recompute=mode,
+        counts=ranked.sum(axis=2),
+        kinds=ranked,
+        recomputed=variants.summed(some),
+    )
+    tables = BlockTables(blocks, whole)
+    held = in_flight(rows.schedule, rows.pp, rows.microbatches, rows.vpp)
+    kept = _kept(tables, kinds, some, mode)
+    lightest = np.full((len(rows), rows.pp), np.inf)
+    for stage, rank in enumerate(variants.ranks):
+        lightest[:, rank] = np.minimum(lightest[:, rank], kept[:, stage])
+    memory = stage_memory(tables)
+    counted = memory.activations - (memory.instant - memory.logits - memory.buffers)
+    spare = np.maximum(counted - rows.vpp * held * lightest, 0.0)
+    total: Floats = memory.total - (1 + blocks.runtime.allocator_slack) * spare
+    least: Floats = total.max(axis=1)
+    return least
+
+
+def _kept(tables: BlockTables, kinds: Ints, some: Ints, mode: Recompute) -> Floats:
+    """What the layers of every chunk keep of one microbatch, [N, S]."""
+    total = np.zeros(kinds.shape[:2])
+    for k, kind in enumerate(tables.blocks.kinds):
+        saved = tables.column(kind, "saved_bytes")[:, None]
+        total += saved * kinds[:, :, k]
+        field = KEPT.get(mode)
+        if field is not None:
+            total += (tables.column(kind, field)[:, None] - saved) * some[:, :, k]
+    return total
+
+
+ELEMENTS = 400_000
+"""Chunks of variants bounded at once: bounds the memory, not the result."""
+
+
+def at_once(blocks: Blocks, table: Candidates) -> int:
+    """How many choices of a table are bounded together."""
+    variants = Family.of(blocks, table)
+    return max(1, min(256, ELEMENTS // variants.kinds[:, :, 0].size))
+
+
+def family_bound(
+    blocks: Blocks, rows: Candidates, limit_bytes: float, upper: Floats, allows: Allows
+) -> Floats:
+    """The least bound on the pipeline of the variants that may fit, [N]; infinite where there is
+    none below `upper`, [N]."""
+    variants = Family.of(blocks, rows)
+    bounds = pipeline_bounds(blocks, rows, variants)
+    bounds[:, ~allowed(variants, allows)] = np.inf
+    row, which = np.nonzero(bounds < upper[:, None])
+    over = least_bytes(blocks, rows.take(row), variants, which) > limit_bytes
+    near = np.full(bounds.shape, np.inf)
+    near[row, which] = np.where(over, np.inf, bounds[row, which])
+    least: Floats = near.min(axis=1)
+    return least
+
+
+def allowed(variants: Family, allows: Allows) -> Flags:
+    """The variants whose way to recompute the user allows, [V]."""
+    flags: Flags = np.array([allows(mode) for mode in variants.mode])
+    return flags
