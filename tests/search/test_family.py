@@ -9,14 +9,9 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.estimate import EXACT as SOLVED
 from planner.cost.relaxation import least_seconds
-from planner.search.chunked import (
-    family,
-    family_bounds,
-    family_bytes,
-    more_recompute,
-    solve_chunked,
-)
-from planner.search.stage_tables import modes
+from planner.search.chunked import solve_chunked
+from planner.search.family import Family, family, family_bound, least_bytes, pipeline_bounds
+from planner.search.inner import anything
 from tests.search import brute_force
 from tests.search.problems import seeds
 
@@ -49,20 +44,18 @@ def check(seed: int, schedule: str, share: float) -> None:
     if found is None:
         return
     blocks, one = found
-    played = brute_force.play(blocks, one)
-    cuts = brute_force.cuts(blocks, one)
-    bounds = family_bounds(blocks, one)[0]
-    for (counts, _, _), step in zip(played.choices, played.step_seconds, strict=True):
-        assert bounds[cuts.index(counts)] <= step * EXACT
-    for mode in modes(blocks.runtime):
-        least = family_bytes(blocks, one, mode)[0]
-        for (counts, way, again), peak in zip(played.choices, played.peak_bytes, strict=True):
-            if way == mode and (mode == "none" or again == counts):
-                assert least <= peak * EXACT
-    limit = float(np.quantile(played.peak_bytes, share)) * EXACT
-    fits = played.peak_bytes <= limit
-    best = float(played.step_seconds[fits].min())
-    pipeline = bounds.min() + more_recompute(blocks, one, limit)
+    played, variants = brute_force.play(blocks, one), Family.of(blocks, one)
+    places = {plan: i for i, plan in enumerate(played.choices)}
+    named = zip(variants.cuts, variants.mode, variants.again, strict=True)
+    at = np.array([places[plan] for plan in named])
+    assert len(at) == len(places)
+    steps, peaks = played.step_seconds[at], played.peak_bytes[at]
+    assert (pipeline_bounds(blocks, one, variants)[0] <= steps * EXACT).all()
+    same = one.take(np.zeros(len(at), dtype=np.int64))
+    assert (least_bytes(blocks, same, variants, np.arange(len(at))) <= peaks * EXACT).all()
+    limit = float(np.quantile(peaks, share)) * EXACT
+    best = float(steps[peaks <= limit].min())
+    pipeline = family_bound(blocks, one, limit, np.array([best * EXACT]), anything)
     assert least_seconds(blocks, one, pipeline)[0] <= best * EXACT
     solved = solve_chunked(blocks, one, limit, np.inf)
     assert solved.best is not None
