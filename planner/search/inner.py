@@ -6,7 +6,8 @@ are tried one after the other,
     all     no layer recomputes, or all do
     same    the same number k of every stage: first with the fewest that fit each stage (a bound
             for every k), then k = 0 .. N as long as their bound is below the incumbent
-    any     the fewest that fit each stage
+    any     the fewest that fit each stage; where the user wants layers to recompute, at least one
+            of stage 0, of stage 1, ..
 
 and each is one problem for planner.search.labels, whose plan is replayed. Where the replay is
 longer than the bound planner.search.branch looks for a better cut; what its node limit leaves stays
@@ -109,9 +110,16 @@ class Inner:
             if rule == "all":
                 yield Way(mode, layers)
             elif rule == "any":
-                yield Way(mode, None)
+                yield from self._any(mode)
             else:
                 yield from self._same(mode, row, upper, most, found)
+
+    def _any(self, mode: Recompute) -> Iterator[Way]:
+        """The fewest that fit; where some layer must recompute, of each stage in turn one."""
+        if self.allows("none"):
+            yield Way(mode, None)
+        else:
+            yield from (Way(mode, None, forced=i) for i in range(self.choices.pp))
 
     def _same(
         self, mode: Recompute, row: int, upper: float, most: int, found: Found
@@ -122,7 +130,7 @@ class Inner:
         least = minimise(problem, found.below(upper))
         if least.counts is None:
             return
-        first = max(tables.recomputed(at, least.counts))
+        first = max(*tables.recomputed(at, least.counts), 0 if self.allows("none") else 1)
         yield Way(mode, first)
         yield from (Way(mode, k) for k in range(1, most + 1) if k != first)
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
@@ -35,10 +36,12 @@ from planner.spec.runtime import Recompute, Runtime
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Which layers recompute: the first `layers` of every stage; None: the fewest that fit."""
+    """Which layers recompute: the first `layers` of every stage; None: the fewest that fit, but at
+    least one of stage `forced`, which holds one (where a user wants layers to recompute)."""
 
     mode: Recompute
     layers: int | None
+    forced: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ def stage_tables(
     played = columns.choices(choices, way.mode, again)
     tables = BlockTables(blocks, played)
     over = stage_memory(tables).total > limit_bytes
+    if way.forced is not None:
+        over |= (columns.rank == way.forced) & (again == 0)
     times = stage_times(tables)
     hop, later = times.hop[:, None], 1 + wait_share(blocks, choices)[:, None]
     forward = (times.forward + hop * ~tables.first) * later
@@ -204,9 +209,10 @@ def _again(blocks: Blocks, choices: Candidates, columns: Columns, way: Way, limi
     def peak(again: Ints) -> Floats:
         return stage_memory(BlockTables(blocks, columns.choices(choices, way.mode, again))).total
 
+    free = columns.rank != way.forced
     if len(blocks.kinds) == 1:
-        return _fewest(peak, held, limit)
-    found = np.where(peak(np.zeros_like(held)) <= limit, 0, held)
+        return _fewest(peak, held, limit, free)
+    found = np.where((peak(np.zeros_like(held)) <= limit) & free, 0, held)
     for again in range(int(held.max()) - 1, 0, -1):
         tried = np.minimum(held, again)
         better = (peak(tried) <= limit) & (found > 0)
@@ -215,14 +221,17 @@ def _again(blocks: Blocks, choices: Candidates, columns: Columns, way: Way, limi
     return result
 
 
-def _fewest(peak: Callable[[Ints], Floats], held: Ints, limit: float) -> Ints:
-    """The fewest layers of one kind that must recompute, by the line from one to all."""
+def _fewest(
+    peak: Callable[[Ints], Floats], held: Ints, limit: float, free: NDArray[np.bool_]
+) -> Ints:
+    """The fewest layers of one kind that must recompute, by the line from one to all; none only of
+    columns that are `free` to, [C]."""
     none, one = peak(np.zeros_like(held)), peak(np.minimum(held, 1))
     every = peak(held)
     slope = np.maximum((one - every) / np.maximum(held - 1, 1), 1.0)  # at least a byte a layer
     need = 1 + np.ceil((one - limit) / slope * (1 - 1e-12))
     found = np.clip(need, 1, np.maximum(held, 1)).astype(np.int64)
-    found = np.minimum(np.where(none <= limit, 0, found), held)
+    found = np.minimum(np.where((none <= limit) & free, 0, found), held)
     # the line is exact but for rounding
     result: Ints = np.where(peak(found) > limit, np.minimum(found + 1, held), found)
     return result
