@@ -30,6 +30,7 @@ from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import FORWARD_SHARE_OF_HOST, Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
+from planner.cost.column import column
 from planner.cost.groups import by_group
 from planner.graph.operator import Operator
 from planner.spec.profile import CollectiveOp
@@ -357,12 +358,21 @@ def _norm_exchange(blocks: Blocks, candidates: Candidates) -> Floats:
 
 
 def _elementwise(blocks: Blocks, kind: str, elements: Floats, bytes_each: int) -> Floats:
+    """Seconds of an operator of the optimizer over so many elements; one by one where a profile
+    may know each count."""
+    if blocks.profile is None:
+        seconds = np.zeros(elements.shape)
+        some = elements >= 1
+        if some.any():
+            operator = optimizer_operator(kind, column(elements[some].astype(np.int64)), bytes_each)
+            seconds[some] = blocks.seconds(operator, "forward")[0]
+        return seconds
     distinct, index = np.unique(elements, return_inverse=True)
-    seconds = [
+    each = [
         blocks.seconds(optimizer_operator(kind, int(count), bytes_each), "forward")[0]
         for count in distinct
     ]
-    return np.array(seconds)[index].reshape(elements.shape)
+    return np.array(each)[index].reshape(elements.shape)
 
 
 def optimizer_operator(kind: str, count: int, bytes_each: int) -> Operator:

@@ -67,7 +67,10 @@ def anything(mode: Recompute) -> bool:
 
 
 class Inner:
-    """Solves the outer choices of one table, `limit_bytes` of memory per rank."""
+    """Solves the outer choices of one table, `limit_bytes` of memory per rank.
+
+    Stages are tabulated for all of them at once, the first time that one is solved.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Inner:
     ):
         self.blocks, self.choices, self.limit = blocks, choices, limit_bytes
         self.allows = allows
+        self._tabulated: dict[tuple[Way, int], StageTables] = {}
 
     def solve(self, row: int, upper: float, most: int) -> Found:
         """The best cut of one row below `upper` seconds; stages hold at most `most` layers."""
@@ -135,8 +139,15 @@ class Inner:
         yield from (Way(mode, k) for k in range(1, most + 1) if k != first)
 
     def _tables(self, way: Way, row: int, most: int) -> tuple[StageTables, int]:
-        one = self.choices.take(np.array([row]))
-        return stage_tables(self.blocks, one, way, self.limit, most), 0
+        """Tables that hold a row, and its place in them: all rows for the ways that every solution
+        begins with, the row alone for those that few come to."""
+        if way.layers not in (None, 0, self.blocks.model.layers):
+            one = self.choices.take(np.array([row]))
+            return stage_tables(self.blocks, one, way, self.limit, most), 0
+        if (way, most) not in self._tabulated:
+            made = stage_tables(self.blocks, self.choices, way, self.limit, most)
+            self._tabulated[way, most] = made
+        return self._tabulated[way, most], row
 
     def _try(self, way: Way, row: int, upper: float, most: int, found: Found) -> None:
         tables, at = self._tables(way, row, most)

@@ -331,6 +331,7 @@ class Search:
     left: float = np.inf
     bound: Floats = field(default_factory=lambda: np.zeros(0))
     refined: Flags = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    batches: dict[int, "_Batch"] = field(default_factory=dict)
 
     def run(self) -> Outcome:
         """Solve until the next bound is no better than the best value."""
@@ -358,7 +359,7 @@ class Search:
                 self._refine(place)
                 heapq.heappush(queue, (float(self.bound[place]), place))
             else:
-                self._solve(space.choice(place))
+                self._solve(place)
         tally.bounded = space.possible - tally.solved
         found = sorted(self.solved, key=lambda each: each.value)
         value = found[0].value if found else np.inf
@@ -402,17 +403,42 @@ class Search:
         late = limit is not None and time.process_time() - begun > limit
         return late and bool(self.solved)
 
-    def _solve(self, choice: Choice) -> None:
+    def _solve(self, place: int) -> None:
+        space, choice = self.space, self.space.choice(place)
         one = choice.one
-        space, scale = self.space, float(weight(self.blocks, one, self.space.dollars)[0])
+        scale = float(weight(self.blocks, one, space.dollars)[0])
         upper = self.best / scale
         if one.schedule in EXACT:
-            inner = Inner(self.blocks, one, space.limit_bytes, space.allows)
-            found = inner.solve(0, upper, self._most(one, upper))
+            batch = self._batch(place)
+            found = batch.inner.solve(batch.rows[place], upper, batch.most)
         else:
             found = solve_chunked(self.blocks, one, space.limit_bytes, upper, space.allows)
             self.tally.family += 1
         self._note(choice, found, scale)
+
+    def _batch(self, place: int) -> "_Batch":
+        """The choices that are tabulated together with one: the next of its table."""
+        owner = int(self.space.owner[place])
+        known = self.batches.pop(owner, None)
+        if known is None or place not in known.rows:
+            known = self._gather(place, owner)
+        self.batches[owner] = known
+        while len(self.batches) > KEPT_BATCHES:
+            del self.batches[next(iter(self.batches))]
+        return known
+
+    def _gather(self, place: int, owner: int) -> "_Batch":
+        table = self.space.tables[owner]
+        most = refined.at_once(self.blocks, table)
+        near = np.flatnonzero((self.space.owner == owner) & (self.bound < self.best))
+        near = near[(self.refined[near]) & (self.bound[near] >= self.bound[place])]
+        near = near[np.argsort(self.bound[near], kind="stable")]
+        places = [place, *(int(each) for each in near[:most] if each != place)][:most]
+        rows = table.take(self.space.row[places])
+        upper = self.best / weight(self.blocks, rows, self.space.dollars)
+        inner = Inner(self.blocks, rows, self.space.limit_bytes, self.space.allows)
+        held = self._most(rows, upper)
+        return _Batch(inner, {each: row for row, each in enumerate(places)}, held)
 
     def _note(self, choice: Choice, found: Found, scale: float) -> None:
         self.tally.solved += 1
@@ -424,8 +450,22 @@ class Search:
         self.solved.append(Solved(choice, found.best, value))
         self.best = min(self.best, value)
 
-    def _most(self, one: Candidates, upper: float) -> int:
+    def _most(self, rows: Candidates, upper: Floats) -> int:
         """The most layers that a stage of a plan below `upper` can hold."""
-        if one.pp == 1 or not np.isfinite(upper):
+        if rows.pp == 1 or not np.isfinite(upper).all():
             return self.blocks.model.layers
-        return int(refined.most_layers(self.blocks, one, np.array([upper]))[0])
+        return int(refined.most_layers(self.blocks, rows, upper).max())
+
+
+KEPT_BATCHES = 16
+"""Batches whose tables are kept: bounds the memory of a search, not its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Choices of one table that are solved with the same tables. rows: of every place of the space;
+    most: layers of one stage."""
+
+    inner: Inner
+    rows: dict[int, int]
+    most: int
