@@ -199,7 +199,7 @@ def _guarded(app: Callable[..., Any]) -> int:
         if error.name != "torch":
             raise
         return _complain("this command needs torch; install it: pip install -e '.[exec]'", 2)
-    except Exception as error:
+    except Exception as error:  # rooms have errors of their own; what is not known is raised again
         code = EXIT_CODES.get(type(error).__name__)
         if code is None:
             raise

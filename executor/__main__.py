@@ -44,7 +44,7 @@ def main() -> int:
         _report(error)
         sys.stderr.write(f"executor: {error}\n")
         return 2
-    except Exception as error:
+    except Exception as error:  # a rank that fails must tell its parent, whatever it was
         _report(error)
         traceback.print_exc()
         return 1

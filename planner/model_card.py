@@ -4,15 +4,16 @@ A layout (`--layout "tp=8 cp=2 ep=4 zero=3"`) shows one rank's share and its col
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from planner.graph import drawing, graphml, parallelism, summary, transformer
 from planner.graph.data_parallel import DataParallel
-from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem
+from planner.graph.view import RankView, Task, cp_problem, ep_problem, tp_problem
 from planner.spec import catalog, documents
 from planner.spec.documents import InputError
 from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
+from planner.spec.runtime import ContextStyle
 from planner.spec.units import format_bytes, format_count
 from planner.spec.workload import DTYPE_BYTES
 
@@ -42,6 +43,7 @@ def view_of(
     cp_style: str,
 ) -> tuple[RankView, DataParallel | None]:
     """The view that the options describe. Raises InputError with every problem."""
+    # the two casts below hold what this has checked
     _check(dtype, task, micro_batch, seq_len, cached, cp_style)
     usual = 1 if task == "decode" else summary.usual_seq_len(model)
     degrees = Layout.parse(layout)[0] if layout else Layout()
@@ -50,11 +52,11 @@ def view_of(
         seq=seq_len or usual,
         tp=degrees.tp,
         cp=degrees.cp,
-        cp_style=cp_style,  # type: ignore[arg-type]
+        cp_style=cast(ContextStyle, cp_style),
         ep=degrees.ep,
         sequence_parallel=task != "decode",
         dtype=dtype,
-        task=task,  # type: ignore[arg-type]
+        task=cast(Task, task),
         cached=cached,
     )
     problems = [

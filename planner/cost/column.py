@@ -34,6 +34,7 @@ class Column(NDArray[Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
+    # numpy types comparisons of arrays as arrays; these answer with one bool
     def __lt__(self, other: Any) -> bool:  # type: ignore[override]
         return _one(np.asarray(self) < np.asarray(other))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 MOST = 2**62
-"""Numbers stay below it, so that they fit 63 bits."""
+"""Numbers stay below it: half of what a signed 64-bit number holds."""
 
 
 def distinct_rows(rows: Ints) -> tuple[Ints, Ints]:

@@ -19,7 +19,7 @@ microbatches (planner.search.bounds proves the lines):
     1f1b         m > p:  (m + p - 1)/p * Theta,  Theta + (m - (p+1)/2) * tau;    always: m * tau
                  m <= p: Theta,  m * Theta / p
     gpipe        Theta + (m-1) * max(Theta/p, tau)
-    chunked (v)  m * max(Theta/p, tau) + (p-1)/2 * (one layer)
+    chunked (v)  m * Theta/p + (p-1)/2 * (one layer),  m * tau
     split        m * max(Theta/p, tau)
 
 After the pipeline: some stage holds ceil(L/p) layers, and every device waits for its update;
@@ -143,9 +143,12 @@ def _without_gathers(
     blocks: Blocks, table: Candidates, forward: Floats, backward: Floats
 ) -> tuple[Floats, Floats]:
     """Seconds of the columns, E and H without the gathers of ZeRO 2 and 3, and A too where compute
-    may hide them: an empty stage has a message of its own and exposes more than a full one.
+    may hide them: an empty stage has a message of its own and exposes more than a full one. Then
+    mixtures of several kinds go without, too: what compute cannot hide is least between corners.
     """
-    cut = 3 if blocks.runtime.prefetches_parameters else 2
+    cut = 2
+    if blocks.runtime.prefetches_parameters:
+        cut = 3 if len(blocks.kinds) == 1 else forward.shape[1]
     bare = stage_times(BlockTables(blocks, replace(table, zero=np.minimum(table.zero, 1))))
     return (
         np.concatenate([bare.forward[:, :cut], forward[:, cut:]], axis=1),
@@ -188,14 +191,15 @@ def pipeline_bound(
         few = np.maximum(theta, m * theta / p)
         alternating: Floats = np.maximum(np.where(m > p, many, few), tau * m)
         return alternating
-    busy: Floats = np.maximum(theta / p, tau) * m
-    if schedule in ("interleaved", "looped-bfs"):
-        busy = busy + (p - 1) / 2 * one
+    # rank i idles for i layers, which is known of the mean rank and not of the fullest
+    idle = (p - 1) / 2 * one if schedule in ("interleaved", "looped-bfs") else 0.0
+    busy: Floats = np.maximum(theta / p * m + idle, tau * m)
     return busy
 
 
 SEVERAL = 4
-"""Kinds of layers up to which every order of taking them is tried: 24 mixtures."""
+"""Kinds of layers up to which every order of taking them is tried. Assumed: 24 mixtures are cheap,
+and models of the catalog have at most two kinds in a stack."""
 
 
 def mixtures(blocks: Blocks, layers: int) -> Ints:

@@ -15,7 +15,14 @@ from planner.cost.candidates import Candidates, Ints
 from planner.cost.estimate import estimate
 from planner.cost.memory import stage_memory
 from planner.schedule.orders import rank_of_stage
-from planner.search.family import Family, allowed, least_bytes, pipeline_bounds
+from planner.search.family import (
+    Family,
+    allowed,
+    kinds_from,
+    least_bytes,
+    over_ranks,
+    pipeline_bounds,
+)
 from planner.search.inner import Allows, Cut, Found, anything
 from planner.search.problem import RELATIVE, Counts
 from planner.simulator.replay import replay
@@ -39,11 +46,8 @@ def solve_chunked(
     for place in near[np.argsort(bounds[near], kind="stable")].tolist():
         if bounds[place] >= found.below(upper):
             break
-        counts, mode, again = (
-            variants.cuts[place],
-            variants.mode[place],
-            variants.again[place],
-        )
+        counts, mode = variants.cuts[place], variants.mode[place]
+        again = variants.again[place]
         if slower & {(counts, mode), (counts, "none")}:
             continue
         table = with_chunks(blocks, one, counts, mode, again)
@@ -65,16 +69,14 @@ def with_chunks(
 ) -> Candidates:
     """The plan of a cut as a table of one row."""
     ranks = np.array(rank_of_stage(one.schedule, one.pp, one.vpp))
-    cut = np.array([counts])
-    held = _kinds(blocks, cut)
-    some = _kinds(blocks, np.array([again]), cut.cumsum(axis=1) - cut)
-    if mode == "none":
-        some = np.zeros_like(some)
+    cut, before = np.array([counts]), blocks.kinds_before
+    starts = cut.cumsum(axis=1) - cut
+    held, some = (kinds_from(before, starts, each) for each in (cut, np.array([again])))
     if one.vpp == 1:
         return _holding(one, mode, held, some)
     chunk = np.repeat(np.arange(one.vpp), one.pp)
     apart = replace(_holding(one, mode, held, some), stage=ranks, chunk=chunk)
-    whole = [_summed(values, ranks, one.pp) for values in (held, some)]
+    whole = [over_ranks(values, ranks) for values in (held, some)]
     return replace(_holding(one, mode, *whole), chunks=apart)
 
 
@@ -82,16 +84,3 @@ def _holding(one: Candidates, mode: Recompute, held: Ints, some: Ints) -> Candid
     return replace(
         one, recompute=mode, counts=held.sum(axis=2), kinds=held, recomputed=some, stage=None
     )
-
-
-def _kinds(blocks: Blocks, counts: Ints, starts: Ints | None = None) -> Ints:
-    """Layers of every kind of the `counts` layers from `starts` on, [members, stages, kinds]."""
-    begin = counts.cumsum(axis=1) - counts if starts is None else starts
-    result: Ints = blocks.kinds_before[begin + counts] - blocks.kinds_before[begin]
-    return result
-
-
-def _summed(values: Ints, ranks: Ints, p: int) -> Ints:
-    total = np.zeros((1, p, values.shape[2]), dtype=np.int64)
-    np.add.at(total[0], ranks, values[0])
-    return total

@@ -100,12 +100,20 @@ class Family:
         ranks = tuple(int(each) for each in rank_of_stage(one.schedule, one.pp, one.vpp))
         return _family(cuts, ways, before, ranks)
 
-    def summed(self, values: Ints) -> Ints:
-        """Values of chunks, [V, S, ...], over the chunks of every rank, [V, p, ...]."""
-        total = np.zeros((len(values), max(self.ranks) + 1, *values.shape[2:]), values.dtype)
-        for stage, rank in enumerate(self.ranks):
-            total[:, rank] += values[:, stage]
-        return total
+
+def over_ranks(values: Ints, ranks: Ints) -> Ints:
+    """Values of chunks, [N, S, ...], summed over the chunks of every rank, [N, p, ...]."""
+    total = np.zeros((len(values), int(ranks.max()) + 1, *values.shape[2:]), values.dtype)
+    for stage, rank in enumerate(ranks):
+        total[:, rank] += values[:, stage]
+    return total
+
+
+def kinds_from(before: Ints, starts: Ints, counts: Ints) -> Ints:
+    """Layers of every kind of the `counts` layers from `starts` on, [N, S, kinds]. before: as
+    Blocks.kinds_before."""
+    kinds: Ints = before[starts + counts] - before[starts]
+    return kinds
 
 
 @lru_cache(maxsize=64)
@@ -124,8 +132,8 @@ def _family(
         cuts=held,
         mode=mode,
         again=again,
-        kinds=before[starts + counts] - before[starts],
-        some=before[starts + fewer] - before[starts],
+        kinds=kinds_from(before, starts, counts),
+        some=kinds_from(before, starts, fewer),
         ranks=np.array(ranks),
     )
 
@@ -195,13 +203,13 @@ def _least_bytes(
     blocks: Blocks, rows: Candidates, variants: Family, which: Ints, mode: Recompute
 ) -> Floats:
     kinds, some = variants.kinds[which], variants.some[which]
-    ranked = variants.summed(kinds)
+    ranked = over_ranks(kinds, variants.ranks)
     whole = replace(
         rows,
         recompute=mode,
         counts=ranked.sum(axis=2),
         kinds=ranked,
-        recomputed=variants.summed(some),
+        recomputed=over_ranks(some, variants.ranks),
     )
     tables = BlockTables(blocks, whole)
     held = in_flight(rows.schedule, rows.pp, rows.microbatches, rows.vpp)
@@ -230,7 +238,7 @@ def _kept(tables: BlockTables, kinds: Ints, some: Ints, mode: Recompute) -> Floa
 
 
 ELEMENTS = 400_000
-"""Chunks of variants bounded at once: bounds the memory, not the result."""
+"""Chunks of variants bounded at once: bounds the memory, not the result. Assumed: 3 MB an array."""
 
 
 def at_once(blocks: Blocks, table: Candidates) -> int:

@@ -37,8 +37,9 @@ and what makes E the end of the static order, in one of two forms, both exact:
                     (planner.search.critical_path), and the programme solved again. Paths are
                     finitely many, so this ends, with E the replay.
 
-A coefficient of within_memory that exceeds the limit is lifted to twice the limit: the same
-integer points, since a rank holds one choice, and no rounding decides whether a stage fits.
+A coefficient of within_memory that exceeds the limit is lifted to twice the limit, and one that
+does not is lowered to FULL of it: the same integer points, since a rank holds one choice, and no
+rounding decides whether a stage fits.
 
 HiGHS is given one thread, a seed, gap 0 and tolerances of 1e-9, so the answer is the same on every
 run unless `time_limit_seconds` (wall time, as HiGHS counts) cuts it. Steps are exact to TOLERANCE.
@@ -58,11 +59,15 @@ from planner.search.static_order import FORWARD, static_order, step_seconds
 
 TOLERANCE = 1e-6
 """Relative. Assumed: HiGHS' rows hold to 1e-9 of the mean stage, integers to 1e-6."""
+FULL = 1 - 1e-6
+"""Of the limit, for what fills it. Measured: HiGHS' presolve called a stage that fills it to 1e-9
+infeasible; a thousand times its tolerance is clear of that."""
 SOLVER_OPTIONS = {
     "random_seed": 0,
     "mip_feasibility_tolerance": 1e-9,
     "primal_feasibility_tolerance": 1e-9,
 }
+"""Any seed will do if it stays the same; the tolerances are the tightest that HiGHS was given."""
 
 Form = Literal["staircase", "events"]
 Status = Literal["optimal", "infeasible", "stopped"]
@@ -209,7 +214,8 @@ class Programme:
         """The peak of rank i, in units of the limit."""
         share = self.tables.peak_bytes / self.tables.limit_bytes
         over = self.tables.peak_bytes > self.tables.limit_bytes
-        self._add(self._sum(np.where(over, np.maximum(share, 2.0), share), i) <= 1, f"memory_{i}")
+        clear = np.where(over, np.maximum(share, 2.0), np.minimum(share, FULL))
+        self._add(self._sum(clear, i) <= 1, f"memory_{i}")
 
     def same_layers(self, rule: Rule) -> None:
         """The same number of layers recomputes on every stage, as far as it has so many."""

@@ -385,10 +385,10 @@ class Search:
         some = np.unique(np.append(alike[:most], place))
         rows = table.take(space.row[some])
         scale = weight(self.blocks, rows, space.dollars)
+        upper = self.best / scale
         if table.schedule in EXACT:
-            bound = refined.refined_bound(self.blocks, rows, space.limit_bytes, self.best / scale)
+            bound = refined.refined_bound(self.blocks, rows, space.limit_bytes, upper)
         else:
-            upper = self.best / scale
             pipeline = family.family_bound(
                 self.blocks, rows, space.limit_bytes, upper, space.allows
             )
@@ -458,7 +458,8 @@ class Search:
 
 
 KEPT_BATCHES = 16
-"""Batches whose tables are kept: bounds the memory of a search, not its result."""
+"""Batches whose tables are kept: bounds the memory of a search, not its result. Assumed: a batch
+takes some ten MB, and as many tables are worked on in turn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ and twice the batch, and says what that would save.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,12 +163,12 @@ def _prices(blocks: Blocks, best: Plan) -> Iterator[str]:
     yield _changed("Twice the batch", _again(blocks, workload=work), limit, best, batches=2)
 
 
-def _again(blocks: Blocks, **changes: object) -> Blocks:
-    parts = {
+def _again(blocks: Blocks, **changes: Any) -> Blocks:
+    parts: dict[str, Any] = {
         name: changes.get(name, getattr(blocks, name))
         for name in ("model", "cluster", "workload", "runtime", "profile")
     }
-    return Blocks(**parts, graphs=blocks.graphs, calibration=blocks.calibration)  # type: ignore[arg-type]
+    return Blocks(**parts, graphs=blocks.graphs, calibration=blocks.calibration)
 
 
 def _changed(what: str, blocks: Blocks, limit: float, best: Plan, batches: int = 1) -> str:

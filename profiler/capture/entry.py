@@ -52,7 +52,8 @@ def find(place: str) -> Callable[[], Any]:
             f"capture: {source} has no function {name!r}"
             + (f"; it has {', '.join(known)}" if known else "")
         )
-    return found  # type: ignore[no-any-return]
+    entry: Callable[..., Any] = found
+    return entry
 
 
 def _own_function(module: ModuleType, name: str, value: Any) -> bool:
@@ -71,7 +72,7 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their own module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except Exception as error:  # the user's code may raise anything
         del sys.modules[spec.name]
         raise _broken(str(path), error) from error
     return module
@@ -88,7 +89,7 @@ def _by_name(name: str) -> ModuleType:
                 f"a .py file"
             ) from None
         raise _broken(name, error) from error
-    except Exception as error:
+    except Exception as error:  # the user's code may raise anything
         raise _broken(name, error) from error
 
 

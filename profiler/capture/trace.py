@@ -99,7 +99,7 @@ def build(make: Callable[[], Any], place: str) -> Example:
     """Call the user's function (inside `fake`). Raises InputError that names where it failed."""
     try:
         returned = make()
-    except Exception as error:
+    except Exception as error:  # the user's code may raise anything
         raise InputError(f"capture: {place} failed: {_told(error)}") from error
     return entry.read(returned, place)
 
