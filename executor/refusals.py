@@ -41,8 +41,16 @@ def _schedule(plan: Plan) -> Iterator[str]:
 
 
 def _choices(plan: Plan) -> Iterator[str]:
-    if plan.layout.zero > 1:
-        yield f"layout.zero={plan.layout.zero} is not implemented; plan with zero=0 or 1"
+    layout = plan.layout
+    if layout.zero > 1 and layout.schedule in orders.SPLIT:
+        yield (
+            f"layout.zero={layout.zero} under schedule={layout.schedule}, whose backward is split "
+            f"and ends a layer's gradients later, is not implemented; plan with zero=0 or 1"
+        )
+    if layout.shard is not None and layout.shard != layout.dp:
+        yield f"layout.shard={layout.shard} is not implemented; leave it out"
+    if layout.sync != "all_reduce":
+        yield f"layout.sync={layout.sync} is not implemented; plan with sync=all_reduce"
     for index, stage in enumerate(plan.stages):
         if any(choice.zero != plan.layout.zero for choice in stage.layers):
             yield f"stages.{index}: layers with another zero than layout.zero; make them equal"

@@ -112,13 +112,11 @@ class Trainer:
         if self.device.type == "cuda":
             return AllocatorMeter()
         tensors = [tensor for pair in batch for tensor in pair]
-        return StorageMeter([*self._resident(), *tensors])
+        return StorageMeter([*self._resident(), *tensors], self.share.updater.gathered())
 
     def _resident(self) -> list[torch.Tensor]:
         """Everything that lives from step to step."""
-        share = self.share
-        tables = list(share.model.buffers())
-        return [share.flat.weights, share.flat.gradients, *share.updater.state(), *tables]
+        return [*self.share.updater.resident(), *self.share.model.buffers()]
 
 
 def resident_bytes() -> float:
