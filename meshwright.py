@@ -152,6 +152,7 @@ def _app() -> Callable[..., Any]:
 
     import executor.commands
     import meshwright_demo
+    import meshwright_ledger
     import planner.commands
     import profiler.commands
     import reports.commands
@@ -174,6 +175,7 @@ def _app() -> Callable[..., Any]:
     for room in (planner.commands, profiler.commands, executor.commands, reports.commands):
         room.register(app)
     meshwright_demo.register(app)
+    meshwright_ledger.register(app)
     return app
 
 

@@ -1,4 +1,4 @@
-"""Ledger of a rank: the program of one rank of a plan of any size, in one process, without its work.
+"""Ledger: the program of one rank of a plan of any size, in one process, without its work.
 
 The other ranks do not exist: torch's fake process group takes every message and answers at once.
 Nothing is computed and no memory taken: every tensor is a fake one, which knows its shape and its
@@ -8,14 +8,15 @@ bytes only. What is left is the program itself, and of it are kept
     peak        the most bytes that storages hold at once, from the operator that makes one until
                 Python or autograd lets go of it (executor.memory)
 
-in one step. Parameters, optimiser states and batch count as held throughout.
+in one step. Parameters, optimiser states and batch count as held throughout. Which kernels run, and
+so what is kept, is the device's: tensors pretend to be on a GPU where torch can, else on a CPU.
 """
 
 import datetime
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -43,7 +44,7 @@ def recorded_ledger(plan: Plan, rank: int) -> Ledger:
     if not 0 <= rank < plan.layout.devices:
         raise InputError(f"--rank {rank}: the plan has ranks 0 to {plan.layout.devices - 1}")
     with fake_group(plan.layout.devices, rank), FakeTensorMode():
-        messages, peak = _step(plan, rank)
+        messages, peak = _step(plan, rank, torch.device(device_kind()))
     return Ledger(
         kind="recorded",
         title=f"{plan.model.name}: {plan.title}",
@@ -53,15 +54,17 @@ def recorded_ledger(plan: Plan, rank: int) -> Ledger:
     )
 
 
-def _step(plan: Plan, rank: int) -> tuple[tuple[Message, ...], float]:
-    device = torch.device("cpu")
+def device_kind() -> Literal["cuda", "cpu"]:
+    """Where tensors pretend to be: a torch without CUDA cannot pretend to have it."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _step(plan: Plan, rank: int, device: torch.device) -> tuple[tuple[Message, ...], float]:
     mesh = make_mesh(plan.layout, rank, "fake", TIMEOUT)
     assert mesh is not None
     share = apply(plan, mesh, device, seed=0, learning_rate=1e-3)
     runner = Runner(plan, mesh, share, device)
     batch = data.microbatches(plan, mesh.coordinate("dp"), 0, 0, device)
-    # the first step makes the optimiser's states
-    runner.step(batch, _Parts(Recorder()))
     meter = StorageMeter([*resident(share), *(tensor for pair in batch for tensor in pair)])
     recorder = Recorder(dict(_groups(mesh)))
     observer = _Parts(recorder)
@@ -114,6 +117,4 @@ def _messages(seen: _Parts) -> Iterator[Message]:
             op: Any = each.op
             counts[part, op, group, each.ranks, each.message_bytes] += 1
     for (part, op, group, ranks, size), count in counts.items():
-        yield Message(
-            part=part, op=op, group=group, ranks=ranks, message_bytes=size, count=count
-        )
+        yield Message(part=part, op=op, group=group, ranks=ranks, message_bytes=size, count=count)

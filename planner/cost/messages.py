@@ -18,17 +18,24 @@ What a rank of tp holds of a vocabulary is exact here (the last ones may hold fe
 cost of a plan takes the largest share for all.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import networkx as nx
 
+from planner.cost import moments
 from planner.cost.blocks import Blocks
 from planner.cost.divisions import Division
 from planner.cost.stages import NORM_BYTES, gradient_bytes
 from planner.graph import recompute, transformer
-from planner.graph.data_parallel import DataParallel, data_parallel, replicated_gradients
+from planner.graph.data_parallel import (
+    DataParallel,
+    data_parallel,
+    flat_elements,
+    replicated_gradients,
+)
 from planner.graph.operator import Collective, LayerKind, Node
 from planner.schedule.orders import rank_of_stage
 from planner.spec.ledger import Ledger, Line, Message, Part
@@ -40,18 +47,17 @@ LINE_BYTES = 64
 
 
 def predicted_ledger(blocks: Blocks, plan: Plan, rank: int) -> Ledger:
-    """Messages and peak of one rank of a plan that carries its prediction."""
+    """Messages and peak of one rank of a plan."""
     lines: Counter[Line] = Counter()
-    for line, count in _Rank(blocks, plan, rank).lines():
+    own = _Rank(blocks, plan, rank)
+    for line, count in own.lines():
         lines[line] += count
-    assert plan.predicted is not None
-    place = plan.layout.coordinates(rank)["pp"]
     return Ledger(
         kind="predicted",
         title=f"{plan.model.name}: {plan.title}",
         rank=rank,
         messages=tuple(_message(blocks, plan, line, count) for line, count in lines.items()),
-        peak_bytes=plan.predicted.stage_peak_bytes[place],
+        peak_bytes=moments.peak_bytes(blocks, plan, rank, own.parameters),
     )
 
 
@@ -71,13 +77,25 @@ class _Rank:
 
     def lines(self) -> Iterator[tuple[Line, int]]:
         """Lines with their counts; equal ones may come again."""
-        everything = nx.DiGraph()
         for stage in self.stages:
             for graph, again in self._blocks(stage):
-                everything.add_nodes_from(graph)
                 yield from self._inside(graph, again)
             yield from self._between(stage)
-        yield from self._once(everything)
+        yield from self._once()
+
+    @functools.cached_property
+    def everything(self) -> nx.DiGraph:
+        """All operators and collectives of the rank, without edges."""
+        graph = nx.DiGraph()
+        for stage in self.stages:
+            for block, _ in self._blocks(stage):
+                graph.add_nodes_from(block)
+        return graph
+
+    @property
+    def parameters(self) -> int:
+        """Elements of the rank's flat buffers."""
+        return flat_elements(self.everything, self.how)
 
     def _blocks(self, stage: int) -> Iterator[tuple[nx.DiGraph, Sequence[Node]]]:
         """Every block of a stage, and what of it runs a second time."""
@@ -131,24 +149,28 @@ class _Rank:
                 yield ("pipeline", "send", "pp", layout.pp, size), m
                 yield ("pipeline", "recv", "pp", layout.pp, size), m
 
-    def _once(self, graph: nx.DiGraph) -> Iterator[tuple[Line, int]]:
-        """The reduction of gradients and the update. graph: all that the rank holds."""
+    @property
+    def how(self) -> DataParallel:
+        """How parameters are kept."""
         layout, blocks = self.layout, self.blocks
-        replicas = layout.dp * layout.cp
-        how = DataParallel(
-            ranks=replicas,
+        return DataParallel(
+            ranks=layout.dp * layout.cp,
             zero=layout.zero,
             weight_bytes=blocks.element_bytes,
             gradient_bytes=gradient_bytes(blocks),
             shard=layout.shard,
             line_bytes=LINE_BYTES,
         )
-        for node in replicated_gradients(graph, self.view, how, ""):
+
+    def _once(self) -> Iterator[tuple[Line, int]]:
+        """The reduction of gradients and the update."""
+        layout, how = self.layout, self.how
+        for node in replicated_gradients(self.everything, self.view, how, ""):
             yield ("gradients", node.op, "tp", layout.tp, node.message_bytes), 1
         yield from self._tied(how)
-        for node in data_parallel(graph, how, ""):
+        for node in data_parallel(self.everything, how, ""):
             part: Part = "optimizer" if node.op == "all_gather" else "gradients"
-            yield (part, node.op, "dp", replicas, node.message_bytes), 1
+            yield (part, node.op, "dp", how.ranks, node.message_bytes), 1
         if layout.devices > 1:
             yield ("optimizer", "all_reduce", "everyone", layout.devices, NORM_BYTES), 1
 
