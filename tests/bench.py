@@ -18,8 +18,8 @@ from planner.search import question
 from planner.search import tabulated_space as space
 from planner.search.inner import Inner
 from planner.search.integer_programme import Form, Solution, solve
-from planner.search.outer import Choice, Space, relaxed_space
 from planner.search.recompute_tables import recompute_tables
+from planner.search.relaxed_space import Choice, Space, relaxed_space
 from planner.search.stage_tables import modes
 from planner.simulator import engine
 from planner.simulator.ends import makespan, one_pass, wavefront

@@ -13,8 +13,9 @@ import numpy as np
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.search import space
-from planner.search.outer import Search, Solved, Space, relaxed_space
+from planner.search.outer import Search, Solved
 from planner.search.ranking import NoPlanError, Objective, Ranking
+from planner.search.relaxed_space import Space, relaxed_space
 from planner.search.remedy import leanest_plan
 from planner.search.wishes import Wishes
 from planner.simulator.prediction import planned

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from planner.search.outer import Outcome, Space
+from planner.search.outer import Outcome
+from planner.search.relaxed_space import Space
 from planner.search.table import Table
 from planner.spec.plan import Plan
 

@@ -22,8 +22,9 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.estimate import EXACT
 from planner.search.exact import plan_of
-from planner.search.outer import KEPT, Search, Solved, Space, relaxed_space
+from planner.search.outer import Search, Solved
 from planner.search.reasons import opening
+from planner.search.relaxed_space import KEPT, Space, relaxed_space
 from planner.spec.plan import AT_RISK, Plan
 from planner.spec.units import format_bytes, format_seconds
 
