@@ -60,7 +60,7 @@ class Loop:
         self.plan, self.mesh, self.device = plan, mesh, device
         self.options, self.task, self.progress = options, task, progress
         self.share: Share = apply(
-            plan, mesh, device, options.seed, options.learning_rate
+            plan, mesh, device, options.seed, options.learning_rate, options.clip_norm
         )
         self._runner = Runner(plan, mesh, self.share, device)
         self._counts_loss = mesh.holds_last and mesh.coordinate("tp") == 0

@@ -14,9 +14,9 @@ from executor.training.session import Session
 from planner.spec.plan import Plan
 from planner.spec.trained import Trained
 from profiler.machine import describe
+from tests.examples import gpt2_like, llama_like
 from tests.executor.plans import make_plan
 from tests.executor.pool import TIMEOUT, Pool
-from tests.examples import gpt2_like, llama_like
 
 MODELS = {"gpt2": gpt2_like(vocab=256, layers=2), "llama": llama_like(vocab=257, layers=2)}
 LAYOUTS: list[dict[str, Any]] = [
