@@ -24,9 +24,14 @@ def global_batch(plan: Plan, seed: int, step: int) -> tuple[Tensor, Tensor]:
 
 def microbatches(plan: Plan, dp: int, seed: int, step: int, device: torch.device) -> Microbatches:
     """The microbatches of one dp coordinate, on the device."""
+    return divide(plan, dp, global_batch(plan, seed, step), device)
+
+
+def divide(plan: Plan, dp: int, batch: tuple[Tensor, Tensor], device: torch.device) -> Microbatches:
+    """The microbatches of one dp coordinate of a global batch, on the device."""
+    tokens, targets = batch
     each = plan.layout.micro_batch
     first = dp * plan.microbatches * each
-    tokens, targets = global_batch(plan, seed, step)
     starts = range(first, first + plan.microbatches * each, each)
     return [
         (

@@ -5,7 +5,6 @@ A unit of P elements is shared by s ranks; rank i of them owns the elements i*P/
 are its rounding. Other weights are their own master.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -66,9 +65,3 @@ def _within(start: int, stop: int, held: slice) -> slice:
     """The part of start .. stop that lies in a held range, from its beginning."""
     start, stop = max(start, held.start), min(stop, held.stop)
     return slice(start - held.start, max(start, stop) - held.start)
-
-
-def resident(owns: Iterator[Own]) -> Iterator[Tensor]:
-    """All their tensors; some are views of others."""
-    for own in owns:
-        yield from (own.weights, own.gradients, own.master)

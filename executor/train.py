@@ -112,11 +112,12 @@ class Trainer:
         if self.device.type == "cuda":
             return AllocatorMeter()
         tensors = [tensor for pair in batch for tensor in pair]
-        return StorageMeter([*self._resident(), *tensors], self.share.updater.gathered())
+        return StorageMeter([*resident(self.share), *tensors], self.share.updater.gathered())
 
-    def _resident(self) -> list[torch.Tensor]:
-        """Everything that lives from step to step."""
-        return [*self.share.updater.resident(), *self.share.model.buffers()]
+
+def resident(share: Share) -> list[torch.Tensor]:
+    """Everything of a rank that lives from step to step."""
+    return [*share.updater.resident(), *share.model.buffers()]
 
 
 def resident_bytes() -> float:
