@@ -1,6 +1,6 @@
 """Data parallelism and the optimiser on flat buffers, with ZeRO stage 0 or 1.
 
-d = dp ranks hold the same weights w; g is the sum of the gradients of the rank's microbatches.
+d = dp * cp ranks hold the same weights w; g is the sum of the gradients of the rank's microbatches.
 
     reduce        replicated part of g summed over tp; tied matrix summed over {first, last} stage
                   ZeRO 0: g <- all-reduce over dp      ZeRO 1: own 1/d of g <- reduce-scatter
@@ -30,8 +30,8 @@ class Updater:
 
     def __init__(self, flat: Flat, mesh: Mesh, zero: int, learning_rate: float):
         self.flat, self.mesh = flat, mesh
-        self.shards = mesh.layout.dp if zero else 1
-        own = _own(flat.plot.size, mesh.coordinate("dp"), self.shards)
+        self.shards = mesh.replicas if zero else 1
+        own = _own(flat.plot.size, mesh.replica, self.shards)
         self.own_weights, self.own_gradients = flat.weights[own], flat.gradients[own]
         self.master = self._make_master()
         self.master.grad = self.own_gradients
@@ -91,7 +91,7 @@ def _pieces(plot: Plot, mesh: Mesh, own: slice, shards: int) -> Iterator[tuple[s
     layout = mesh.layout
     copy_of_tied = mesh.holds_last and not mesh.holds_first
     end = plot.tied_start if copy_of_tied else plot.used_end
-    once = 1.0 if shards > 1 else 1.0 / layout.dp
+    once = 1.0 if shards > 1 else 1.0 / mesh.replicas
     bounds = ((0, plot.replicated_end, once / layout.tp), (plot.replicated_end, end, once))
     for start, stop, share in bounds:
         start, stop = max(start, own.start), min(stop, own.stop)
