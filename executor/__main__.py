@@ -114,7 +114,13 @@ def _report(error: Exception) -> None:
 
 def _options(given: argparse.Namespace) -> RunOptions:
     return read_options(
-        given.steps, given.warmup, given.timeout, given.backend, given.seed, given.learning_rate
+        given.steps,
+        given.warmup,
+        given.timeout,
+        given.backend,
+        given.seed,
+        given.learning_rate,
+        given.clip_norm,
     )
 
 
@@ -128,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", choices=CHOICES, default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--clip-norm", type=float)
     return parser
 
 

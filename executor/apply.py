@@ -45,7 +45,14 @@ class Share:
     deferral: Deferral | None
 
 
-def apply(plan: Plan, mesh: Mesh, device: torch.device, seed: int, learning_rate: float) -> Share:
+def apply(
+    plan: Plan,
+    mesh: Mesh,
+    device: torch.device,
+    seed: int,
+    learning_rate: float,
+    clip_norm: float | None = None,
+) -> Share:
     """Build the rank's share of a plan, with initial values. The plan is known to be runnable."""
     layout, dtype = plan.layout, weight_dtype(plan.workload.dtype)
     cut = cut_of(layout, plan.workload.seq_len, mesh.coordinate("cp"))
@@ -63,9 +70,8 @@ def apply(plan: Plan, mesh: Mesh, device: torch.device, seed: int, learning_rate
     )
     flat.fill(buffers, functools.partial(full_value, seed=seed))
     parts = {stage: pipeline.part(model, plan, stage) for stage in mesh.stages}
-    return Share(
-        model, parts, buffers, Updater(buffers, mesh, layout.zero, learning_rate), deferral
-    )
+    updater = Updater(buffers, mesh, layout.zero, learning_rate, clip_norm)
+    return Share(model, parts, buffers, updater, deferral)
 
 
 def _plot(

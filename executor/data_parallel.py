@@ -10,33 +10,66 @@ d = dp * cp ranks hold the same weights w; g is the sum of the gradients of the 
 ZeRO 1 (Rajbhandari et al. 2020): the optimiser's states exist once per dp group. 16-bit weights
 have an fp32 master copy, divided like the states, that AdamW updates; w is its rounding.
 
-Norm: every rank adds sum_i c_i |g_i|^2 of its pieces and one all-reduce over all ranks ends it,
-c = 1/(ranks that hold the same sum): 1/tp for the replicated part, 1/d under ZeRO 0, 0 for the
-last stage's copy of a tied matrix.
+Norm: every rank adds |g_i|^2 of the pieces that it is the first to hold (executor.pieces) and one
+all-reduce over all ranks ends it, in fp64. Clipping by it is torch's clip_grad_norm_:
+
+    g <- g * min(1, clip_norm / (|g| + 1e-6))
+
+one more pass over the own gradients, which the planner does not cost.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from executor import collectives
-from executor.flat import Flat, Plot
+from executor.flat import Flat
 from executor.mesh import Mesh
+from executor.pieces import Piece, counted, pieces
+
+NORM_FLOOR = 1e-6
+"""What torch.nn.utils.clip_grad_norm_ adds to the norm that it divides by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """What outlives a step of one piece: views [stop - start] that may be read and written.
+
+    weight: what AdamW updates, the fp32 master of 16-bit weights. exp_avg, exp_avg_sq: its moments.
+    """
+
+    piece: Piece
+    weight: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
 
 
 class Updater:
-    """Reduces the gradients of a rank's stages and updates their weights."""
+    """Reduces the gradients of a rank's stages and updates their weights.
 
-    def __init__(self, flat: Flat, mesh: Mesh, zero: int, learning_rate: float):
-        self.flat, self.mesh = flat, mesh
+    clip_norm: gradients of a larger norm are scaled down to it; none are without it.
+    """
+
+    def __init__(
+        self,
+        flat: Flat,
+        mesh: Mesh,
+        zero: int,
+        learning_rate: float,
+        clip_norm: float | None = None,
+    ):
+        self.flat, self.mesh, self.clip_norm = flat, mesh, clip_norm
         self.shards = mesh.replicas if zero else 1
         own = _own(flat.plot.size, mesh.replica, self.shards)
         self.own_weights, self.own_gradients = flat.weights[own], flat.gradients[own]
         self.master = self._make_master()
         self.master.grad = self.own_gradients
         self.adamw = torch.optim.AdamW([self.master], lr=learning_rate, fused=True)
-        self.pieces = list(_pieces(flat.plot, mesh, own, self.shards))
+        self.adamw.state[self.master] = _fresh(self.master)
+        self.pieces = tuple(pieces(flat.plot, own, mesh, self.shards))
+        self._counted = tuple(counted(flat.plot, own, mesh, self.shards))
 
     def _make_master(self) -> Tensor:
         """What AdamW updates: the weights themselves, or a wider copy of 16-bit ones."""
@@ -57,28 +90,46 @@ class Updater:
             collectives.all_reduce(gradients, self.mesh.dp)
 
     def update(self) -> Tensor:
-        """One AdamW step; zeroes the gradients. Returns the gradient norm, a scalar."""
+        """One AdamW step; zeroes the gradients. Returns their norm before clipping, a scalar."""
         norm = self._norm()
+        if self.clip_norm is not None:
+            scale = (self.clip_norm / (norm + NORM_FLOOR)).clamp_(max=1.0)
+            self.own_gradients.mul_(scale.to(self.own_gradients.dtype))
         self.adamw.step()
-        with torch.no_grad():
-            if self.master.dtype != self.own_weights.dtype:
-                self.own_weights.copy_(self.master)
-            if self.shards > 1:
-                collectives.all_gather(self.flat.weights, self.own_weights, self.mesh.dp)
+        self.publish()
         self.flat.gradients.zero_()
         return norm
 
+    def publish(self) -> None:
+        """Give all ranks the weights that this one owns: after a step, or after writing `owned`."""
+        if self.master.dtype != self.own_weights.dtype:
+            self.own_weights.copy_(self.master.detach())
+        if self.shards > 1:
+            collectives.all_gather(self.flat.weights, self.own_weights, self.mesh.dp)
+
     def _norm(self) -> Tensor:
         total = torch.zeros((), dtype=torch.float64, device=self.flat.gradients.device)
-        for piece, share in self.pieces:
-            total += torch.linalg.vector_norm(self.flat.gradients[piece]).double().square() * share
+        for region in self._counted:
+            total += torch.linalg.vector_norm(self.flat.gradients[region]).double().square()
         collectives.all_reduce(total, self.mesh.everyone)
         return total.sqrt()
 
+    @property
+    def steps(self) -> Tensor:
+        """How many steps AdamW has taken, a scalar that may be written."""
+        count: Tensor = self.adamw.state[self.master]["step"]
+        return count
+
+    def owned(self) -> Iterator[Owned]:
+        """Everything that a checkpoint needs beside `steps`, piece by piece."""
+        states = self.adamw.state[self.master]
+        tensors = (self.master.detach(), states["exp_avg"], states["exp_avg_sq"])
+        for piece in self.pieces:
+            yield Owned(piece, *(piece.view(tensor) for tensor in tensors))
+
     def state(self) -> list[Tensor]:
         """Every tensor that lives on between steps, except the flat buffers."""
-        states = [s for s in self.adamw.state.get(self.master, {}).values() if torch.is_tensor(s)]
-        return [self.master, *states]
+        return [self.master, *self.adamw.state[self.master].values()]
 
 
 def _own(size: int, index: int, shards: int) -> slice:
@@ -86,14 +137,10 @@ def _own(size: int, index: int, shards: int) -> slice:
     return slice(index * each, (index + 1) * each) if shards > 1 else slice(0, size)
 
 
-def _pieces(plot: Plot, mesh: Mesh, own: slice, shards: int) -> Iterator[tuple[slice, float]]:
-    """The pieces of the own gradients that count in the norm, with their share."""
-    layout = mesh.layout
-    copy_of_tied = mesh.holds_last and not mesh.holds_first
-    end = plot.tied_start if copy_of_tied else plot.used_end
-    once = 1.0 if shards > 1 else 1.0 / mesh.replicas
-    bounds = ((0, plot.replicated_end, once / layout.tp), (plot.replicated_end, end, once))
-    for start, stop, share in bounds:
-        start, stop = max(start, own.start), min(stop, own.stop)
-        if start < stop:
-            yield slice(start, stop), share
+def _fresh(master: Tensor) -> dict[str, Tensor]:
+    """AdamW's states before the first step, made now so that a checkpoint can be read into them."""
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=master.device),
+        "exp_avg": torch.zeros_like(master),
+        "exp_avg_sq": torch.zeros_like(master),
+    }

@@ -25,8 +25,8 @@ def run_plan(plan: Plan, options: RunOptions | None = None, **changes: Any) -> M
     """Run a plan with torch.distributed on this machine's CPU or GPUs.
 
     changes: fields of RunOptions to set (steps, warmup, timeout_seconds, backend, seed,
-    learning_rate). Raises InputError for a plan or machine that cannot run, RunError (naming the
-    rank) when a rank dies, raises or hangs.
+    learning_rate, clip_norm). Raises InputError for a plan or machine that cannot run, RunError
+    (naming the rank) when a rank dies, raises or hangs.
     """
     options = dataclasses.replace(options or RunOptions(), **changes)
     backend = check(plan, options)
@@ -62,12 +62,14 @@ def held_bytes(plan: Plan) -> float:
 
 def rank_command(directory: Path, options: RunOptions) -> list[str]:
     """The command line of one rank."""
+    clip = () if options.clip_norm is None else ("--clip-norm", repr(options.clip_norm))
     return [
         *(sys.executable, "-m", "executor", str(directory / "plan.json")),
         *("--output", str(directory / "measured.json")),
         *("--steps", str(options.steps), "--warmup", str(options.warmup)),
         *("--timeout", f"{options.timeout_seconds}s", "--backend", options.backend),
         *("--seed", str(options.seed), "--learning-rate", repr(options.learning_rate)),
+        *clip,
     ]
 
 

@@ -64,7 +64,9 @@ class Trainer:
         progress.mark("building the model")
         self.plan, self.mesh, self.device = plan, mesh, device
         self.options, self.progress = options, progress
-        self.share: Share = apply(plan, mesh, device, options.seed, options.learning_rate)
+        self.share: Share = apply(
+            plan, mesh, device, options.seed, options.learning_rate, options.clip_norm
+        )
         self.runner = Runner(plan, mesh, self.share, device)
 
     def train(self) -> RankResult:

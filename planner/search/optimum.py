@@ -24,6 +24,7 @@ def rank(
             f"cluster file"
         )
     if blocks.cluster.shared_cores is None:
+        (wishes or Wishes()).check(blocks.runtime)
         return rank_exactly(blocks, objective, top_k, allow_at_risk, wishes)
     if wishes is not None and wishes != Wishes():
         raise InputError(

@@ -198,6 +198,11 @@ def _problems(blocks: Blocks, layout: Layout, counts: tuple[int, ...]) -> Iterat
             f"stages={','.join(map(str, counts))} must be {stages} numbers ({name}) that sum to "
             f"the model's {model.layers} layers"
         )
+    elif blocks.runtime.equal_stages and len(set(counts)) > 1:
+        yield (
+            f"stages={','.join(map(str, counts))}: the stages of runtime {blocks.runtime.name!r} "
+            f"are equal; leave it out"
+        )
     per_microbatch = layout.dp * layout.micro_batch
     if workload.global_batch % per_microbatch:
         yield (

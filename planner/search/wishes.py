@@ -12,13 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.candidates import Candidates
+from planner.schedule.orders import V_SHAPED
 from planner.spec.documents import InputError
-from planner.spec.runtime import CONTEXT_STYLES, SYNCHRONISATIONS
+from planner.spec.runtime import (
+    AXES,
+    CONTEXT_STYLES,
+    RECOMPUTES,
+    SCHEDULES,
+    SYNCHRONISATIONS,
+    Axis,
+    Runtime,
+    check_axis_order,
+)
 from planner.spec.units import parse_bytes
 
 Flags = NDArray[np.bool_]
 NUMBERS = ("dp", "tp", "pp", "cp", "ep", "etp", "vpp", "micro_batch", "zero", "shard")
 WORDS = ("schedule", "recompute", "cp_style", "sync", "axis_order")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "schedule": SCHEDULES,
+    "recompute": RECOMPUTES,
+    "cp_style": CONTEXT_STYLES,
+    "sync": SYNCHRONISATIONS,
+    "zero": ("0", "1", "2", "3"),
+}
+"""All that there is of a choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +57,26 @@ class Wish:
             raise InputError(
                 f"{option}: {text!r}; write key=value with a key of {', '.join((*NUMBERS, *WORDS))}"
             )
-        if key in NUMBERS and not value.strip().isdecimal():
+        value = value.strip()
+        if key in NUMBERS and not value.isdecimal():
             raise InputError(f"{option}: {key}={value!r} is not a number; write {key}=8")
-        return cls(key, value.strip(), wanted)
+        if key == "axis_order":
+            value = "-".join(_order(option, value))
+        known = CHOICES.get(key)
+        if known and value not in known:
+            raise InputError(f"{option}: {key}={value!r} is unknown; choose {', '.join(known)}")
+        if key in NUMBERS and key not in ("zero", "shard") and not int(value):
+            raise InputError(f"{option}: {key}=0; a degree is at least 1")
+        return cls(key, str(int(value)) if key in NUMBERS else value, wanted)
+
+    def check(self, runtime: Runtime) -> None:
+        """Raise InputError where a runtime has no plan with the value that is wanted."""
+        offered = _offered(self.key, runtime)
+        if self.wanted and offered and self.value not in offered:
+            raise InputError(
+                f"--fix: {self.key}={self.value} is not offered by runtime {runtime.name!r}; "
+                f"choose {', '.join(offered)}"
+            )
 
     def holds(self, table: Candidates) -> Flags:
         """Which rows have the value, [N]."""
@@ -55,6 +90,38 @@ class Wish:
             "sync": lambda: np.array([SYNCHRONISATIONS[i] == self.value for i in table.sync]),
         }[self.key]
         return found()
+
+
+def _order(option: str, text: str) -> tuple[Axis, ...]:
+    """The axes of `tp-cp-ep-dp-pp`."""
+    named = tuple(axis for word in text.split("-") for axis in AXES if axis == word)
+    try:
+        if len(named) != len(text.split("-")):
+            raise ValueError(f"must name each of {', '.join(AXES)} once, innermost first")
+        return check_axis_order(named)
+    except ValueError as error:
+        raise InputError(f"{option}: axis_order={text!r} {error}; write tp-cp-ep-dp-pp") from None
+
+
+def _offered(key: str, runtime: Runtime) -> list[str]:
+    """What a runtime offers of a choice; empty where it does not matter."""
+    orders = (runtime.axis_order, *runtime.other_axis_orders)
+    found: dict[str, Iterable[object]] = {
+        "schedule": runtime.schedules,
+        "recompute": runtime.recompute,
+        "zero": sorted({0, *runtime.zero_stages}),  # one replica alone shards nothing
+        "cp_style": runtime.context_styles,
+        "sync": runtime.synchronisations,
+        "axis_order": ["-".join(order) for order in orders],
+        "vpp": range(1, max(2 * bool(V_SHAPED & {*runtime.schedules}), runtime.chunks) + 1),
+    }
+    if key in ("tp", "cp", "ep", "pp") and key not in runtime.axes:
+        return ["1"]
+    if (key == "etp" and not runtime.shares_experts) or (
+        key == "shard" and not runtime.hybrid_sharding
+    ):
+        return ["1" if key == "etp" else "0"]
+    return [str(value) for value in found.get(key, ())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +156,11 @@ class Wishes:
     def sets_memory(self) -> bool:
         """Whether the user says how much memory there is."""
         return self.memory_limit is not None or self.memory_headroom is not None
+
+    def check(self, runtime: Runtime) -> None:
+        """Raise InputError where a runtime cannot keep a wish."""
+        for wish in self.choices:
+            wish.check(runtime)
 
     def keep(self, table: Candidates) -> Flags:
         """The rows that every wish leaves, [N]."""

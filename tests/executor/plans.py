@@ -1,6 +1,7 @@
 """Small plans for the executor, and the single process that every plan must agree with."""
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -52,8 +53,19 @@ def plain_model(spec: ModelSpec, seed: int = SEED) -> Transformer:
 
 
 @functools.cache
-def reference(name: str) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
+def reference(
+    name: str, clip_norm: float | None = None
+) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
     """Losses, gradient norms and final weights of plain training in one process."""
+    losses, norms, model, _ = trained(name, clip_norm)
+    return losses, norms, {name: value.detach() for name, value in model.named_parameters()}
+
+
+@functools.cache
+def trained(
+    name: str, clip_norm: float | None = None
+) -> tuple[list[float], list[float], Transformer, torch.optim.AdamW]:
+    """The same with the model and the optimiser themselves."""
     model = plain_model(SPECS[name])
     plan = make_plan(name)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, foreach=False)
@@ -62,9 +74,9 @@ def reference(name: str) -> tuple[list[float], list[float], dict[str, torch.Tens
         tokens, targets = data.global_batch(plan, SEED, step)
         loss = model(tokens, targets)
         loss.backward()
-        gradients = [parameter.grad for parameter in model.parameters()]
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm or math.inf)
         losses.append(loss.item())
-        norms.append(torch.nn.utils.get_total_norm(gradients).item())
+        norms.append(norm.item())
         optimizer.step()
         optimizer.zero_grad()
-    return losses, norms, {name: value.detach() for name, value in model.named_parameters()}
+    return losses, norms, model, optimizer

@@ -79,13 +79,15 @@ def name_of(layout: dict[str, Any]) -> str:
     return "-".join(str(value).replace(" ", "") for value in layout.values())
 
 
-def train(rank: int, plan: Plan) -> tuple[list[float], list[float], list[Part], bool] | None:
+def train(
+    rank: int, plan: Plan, clip_norm: float | None = None
+) -> tuple[list[float], list[float], list[Part], bool] | None:
     """Three steps on one rank of the pool."""
     mesh = make_mesh(plan.layout, rank, "gloo", TIMEOUT)
     if mesh is None:
         return None
     cpu = torch.device("cpu")
-    share = apply(plan, mesh, cpu, SEED, LEARNING_RATE)
+    share = apply(plan, mesh, cpu, SEED, LEARNING_RATE, clip_norm)
     runner = Runner(plan, mesh, share, cpu)
     losses, norms = [], []
     for step in range(STEPS):
@@ -97,10 +99,10 @@ def train(rank: int, plan: Plan) -> tuple[list[float], list[float], list[Part], 
     return losses, norms, parts(share.flat), mesh.coordinate("tp") == 0
 
 
-def check(pool: Pool, name: str, plan: Plan) -> None:
-    results = [result for result in pool.run(train, plan) if result is not None]
+def check(pool: Pool, name: str, plan: Plan, clip_norm: float | None = None) -> None:
+    results = [result for result in pool.run(train, plan, clip_norm) if result is not None]
     assert len(results) == plan.layout.devices
-    losses, norms, weights = reference(name)
+    losses, norms, weights = reference(name, clip_norm)
     for step in range(STEPS):
         loss = sum(result[0][step] for result in results if result[3])
         assert loss == pytest.approx(losses[step], rel=TOLERANCE)
@@ -158,6 +160,20 @@ def test_chunked_and_split_schedules_equal_single_process(
 @pytest.mark.parametrize(("name", "layout"), cases(every=True))
 def test_every_combination(pool: Pool, name: str, layout: dict[str, Any]) -> None:
     check(pool, name, make_plan(name, **layout))
+
+
+CLIPPED = [
+    ("gpt2", {"dp": 2, "zero": 1, "pp": 2, "micro_batch": 2}),
+    ("llama", {"dp": 2, "tp": 2, "micro_batch": 4}),
+]
+
+
+@pytest.mark.parametrize(("name", "layout"), CLIPPED)
+def test_clipped_plan_equals_single_process(pool: Pool, name: str, layout: dict[str, Any]) -> None:
+    """Half of the first norm: every step is clipped, and the norm is told as it was before."""
+    most = reference(name)[1][0] / 2
+    check(pool, name, make_plan(name, **layout), most)
+    assert min(reference(name, most)[1]) > most
 
 
 SPLIT_BF16 = {"pp": 2, "vpp": 2, "schedule": "zbv"}

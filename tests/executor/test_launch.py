@@ -18,8 +18,9 @@ import typer
 from typer.testing import CliRunner
 
 import executor.commands
+from executor import __main__ as rank_program
 from executor import progress, results
-from executor.launch import held_bytes, run_plan
+from executor.launch import held_bytes, rank_command, run_plan
 from executor.options import RunOptions
 from executor.supervisor import RunError
 from planner.schedule.lowering import lower
@@ -67,6 +68,14 @@ def test_stdout_is_the_measured_value_without_its_timeline(ran: Ran) -> None:
     expected = json.loads(ran.measured.model_dump_json(exclude={"timeline"}))
     assert value == expected
     assert "measured.json" in ran.stderr
+
+
+def test_every_option_reaches_the_ranks(tmp_path: Path) -> None:
+    options = RunOptions(5, 1, 7.0, "gloo", seed=3, learning_rate=1e-2, clip_norm=0.3)
+    usual = dataclasses.asdict(RunOptions())
+    assert all(value != usual[key] for key, value in dataclasses.asdict(options).items())
+    words = rank_command(tmp_path, options)
+    assert rank_program._options(rank_program._parser().parse_args(words[3:])) == options
 
 
 def test_the_same_loss_as_one_process(ran: Ran, plan: Plan) -> None:

@@ -100,7 +100,14 @@ def test_too_small_machines_are_refused_with_numbers() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"steps": 0}, {"warmup": -1}, {"timeout_seconds": 0.0}, {"backend": "mpi"}],
+    [
+        {"steps": 0},
+        {"warmup": -1},
+        {"timeout_seconds": 0.0},
+        {"backend": "mpi"},
+        {"clip_norm": 0.0},
+        {"clip_norm": float("nan")},
+    ],
 )
 def test_options_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="--"):
