@@ -30,10 +30,17 @@ def microbatches(
     plan: Plan, place: Mapping[str, int], seed: int, step: int, device: torch.device
 ) -> Microbatches:
     """The microbatches of a rank on the device. place: its index on every axis."""
+    return divide(plan, place, global_batch(plan, seed, step), device)
+
+
+def divide(
+    plan: Plan, place: Mapping[str, int], batch: tuple[Tensor, Tensor], device: torch.device
+) -> Microbatches:
+    """The microbatches of a rank of a global batch, on the device."""
     each = plan.layout.micro_batch
     first = place["dp"] * plan.microbatches * each
     cut = cut_of(plan.layout, plan.workload.seq_len, place["cp"])
-    tokens, targets = (cut.of(whole) for whole in global_batch(plan, seed, step))
+    tokens, targets = (cut.of(whole) for whole in batch)
     starts = range(first, first + plan.microbatches * each, each)
     return [
         (
