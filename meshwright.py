@@ -161,6 +161,7 @@ def _app() -> Callable[..., Any]:
 
     import executor.commands
     import meshwright_demo
+    import meshwright_ledger
     import meshwright_train
     import planner.commands
     import profiler.commands
@@ -185,6 +186,7 @@ def _app() -> Callable[..., Any]:
         room.register(app)
     meshwright_train.register(app)
     meshwright_demo.register(app)
+    meshwright_ledger.register(app)
     return app
 
 

@@ -68,6 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "reports": {"reports", "planner", "pandas", "matplotlib", "jinja2", "typer", "rich", "numpy"},
     "meshwright_demo": {"planner", "profiler", "executor", "reports", "typer", "rich"},
+    "meshwright_ledger": {"planner", "executor", "typer"},
     "meshwright_train": {"planner", "profiler", "executor", "typer", "rich"},
     "meshwright": {
         "planner",
@@ -75,6 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "executor",
         "reports",
         "meshwright_demo",
+        "meshwright_ledger",
         "meshwright_train",
         "typer",
         "pandas",
@@ -95,9 +97,7 @@ def sources() -> list[Path]:
         for room in ("planner", "profiler", "executor", "reports")
         for path in (ROOT / room).rglob("*.py")
     ]
-    return sorted(
-        [*rooms, ROOT / "meshwright.py", ROOT / "meshwright_demo.py", ROOT / "meshwright_train.py"]
-    )
+    return sorted([*rooms, *ROOT.glob("meshwright*.py")])
 
 
 def module_of(path: Path) -> str:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from executor.sent import Sent, fake_group
 from planner.graph import data_parallel, transformer
 from planner.graph.data_parallel import DataParallel
 from planner.graph.view import RankView
@@ -20,7 +21,7 @@ from tests.ledger import drawn
 from tests.ledger.drawn import Case
 from tests.ledger.programs import planned
 from tests.ledger.programs.sharded import ShardedLayer, Ways
-from tests.ledger.recorder import Sent, fake_group, record
+from tests.ledger.recorder import record
 from tests.ledger.test_graph import DTYPES, layer_graph, rows, says
 
 DRAWS = settings(max_examples=40)

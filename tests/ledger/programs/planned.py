@@ -11,8 +11,9 @@ from torch import Tensor
 
 from executor.apply import apply
 from executor.mesh import close_mesh, make_mesh
+from executor.sent import Sent
 from planner.spec.plan import Plan
-from tests.ledger.recorder import Sent, record
+from tests.ledger.recorder import record
 
 TIMEOUT = datetime.timedelta(seconds=30)
 
