@@ -1,6 +1,6 @@
 """Data parallelism and the optimiser, over the units of a rank.
 
-d = dp ranks share every unit (executor.replicated: ZeRO 0 and 1, executor.sharded: ZeRO 2 and 3);
+d = dp * cp ranks share every unit (executor.replicated: ZeRO 0 and 1, executor.sharded: 2 and 3);
 g is the sum of the gradients of their microbatches.
 
     reduce        replicated part of g summed over tp; tied matrix summed over {first, last} stage;
@@ -9,7 +9,7 @@ g is the sum of the gradients of their microbatches.
                   get it (ZeRO 1 and 2); g <- 0
 
 ZeRO (Rajbhandari et al. 2020): the optimiser's states (1), gradients too (2), weights too (3)
-exist once per dp group.
+exist once among d ranks.
 
 Norm: every rank adds |g_i|^2 of the pieces that it is the first to hold (executor.pieces) and one
 all-reduce over all ranks ends it, in fp64. Clipping by it is torch's clip_grad_norm_:

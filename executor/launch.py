@@ -55,8 +55,9 @@ def held_bytes(plan: Plan) -> float:
     weight, gradient = weight_dtype(dtype), gradient_dtype(dtype, plan.runtime)
     states = (3 if weight != gradient else 2) * gradient.itemsize
     parameters = sum(p.numel() for p in meta_model(plan.model, 1).parameters())
+    replicas = layout.dp * layout.cp
     kept = (weight.itemsize, gradient.itemsize, states)
-    copies = (1 if layout.zero >= stage else layout.dp for stage in (3, 2, 1))
+    copies = (1 if layout.zero >= stage else replicas for stage in (3, 2, 1))
     return float(parameters * sum(map(operator.mul, copies, kept)))
 
 

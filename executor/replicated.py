@@ -1,6 +1,6 @@
 """Replicated: a unit whose weights and gradients are whole on every rank, for ZeRO 0 and 1.
 
-g is the sum of the gradients of the rank's microbatches over d = dp ranks:
+g is the sum of the gradients of the rank's microbatches over d = dp * cp ranks:
 
     reduce      ZeRO 0: g <- all-reduce over dp     ZeRO 1: own 1/d of g <- reduce-scatter
     publish     ZeRO 1: w <- all-gather of the own 1/d
@@ -32,11 +32,11 @@ class Replicated:
         value: Value,
     ):
         self.plot, self._mesh = plot, mesh
-        self._shards = mesh.layout.dp if zero else 1
+        self._shards = mesh.replicas if zero else 1
         buffers = flat.flatten(model, plot, device, *dtypes)
         self.weights, self.gradients = buffers.weights, buffers.gradients
         flat.fill(plot, self.weights, value)
-        index = mesh.coordinate("dp") if zero else 0
+        index = mesh.replica if zero else 0
         held = own_range(plot.size, index, self._shards)
         parts = self.weights[held], self.gradients[held]
         self.own = make_own(plot, mesh, held, self._shards, *parts)

@@ -1,6 +1,6 @@
 """Sharded: a unit of which a rank keeps 1/s between uses, for ZeRO 2 and 3.
 
-A unit is the embedding, a layer, the head or a tied matrix; s = dp ranks share it.
+A unit is the embedding, a layer, the head or a tied matrix; s = dp * cp ranks share it.
 
     forward    ZeRO 3: gather the weights, compute, free them
     backward   ZeRO 3: gather them when the gradient of the unit's output is there
@@ -51,8 +51,8 @@ class Sharded:
             parameter: slot for slot, parameter in flat.adopt(model, plot, self.weights)
         }
         flat.fill(plot, self.weights, value)
-        shards = mesh.layout.dp
-        held = own_range(plot.size, mesh.coordinate("dp"), shards)
+        shards = mesh.replicas
+        held = own_range(plot.size, mesh.replica, shards)
         weights = self.weights[held] if self._keeps_weights else self.weights[held].clone()
         gradients = torch.zeros(len(weights), dtype=dtypes[1], device=device)
         self.own = make_own(plot, mesh, held, shards, weights, gradients)

@@ -92,7 +92,7 @@ def train(
     runner = Runner(plan, mesh, share, cpu)
     losses, norms = [], []
     for step in range(STEPS):
-        batch = data.microbatches(plan, mesh.coordinate("dp"), SEED, step, cpu)
+        batch = data.microbatches(plan, mesh.place, SEED, step, cpu)
         loss, norm = runner.step(batch, Recorder(make_clock(cpu), lambda doing: None))
         losses.append(loss.item())
         norms.append(norm.item())
@@ -172,6 +172,7 @@ SHARDED = [
     ("gpt2", {"dp": 2, "zero": 2, "pp": 3, "counts": (2, 0, 2), "schedule": "gpipe"}),
     ("llama", {"dp": 2, "zero": 3, "pp": 2, "vpp": 2, "schedule": "interleaved"}),
     ("gpt2", {"dp": 4, "zero": 3, "pp": 2, "vpp": 2, "schedule": "looped-bfs"}),
+    ("llama", {"dp": 2, "cp": 2, "zero": 3, "micro_batch": 2}),
 ]
 """ZeRO 2 and 3: a tied matrix on one rank and on two, shards that need padding, empty stages."""
 
