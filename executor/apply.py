@@ -87,8 +87,8 @@ def _units(
 ) -> Sequence[Replicated | Sharded]:
     layout, work, tied = plan.layout, plan.workload, plan.model.tied_embeddings
     dtypes = weight_dtype(work.dtype), gradient_dtype(work.dtype, plan.runtime)
-    zero = layout.zero if mesh.replicas > 1 else 0
-    shards, size = mesh.replicas if zero else 1, dtypes[0].itemsize
+    zero = layout.zero if mesh.shards > 1 else 0
+    shards, size = mesh.shards if zero else 1, dtypes[0].itemsize
     plots = [
         flat.place(each, layout.tp, tied, shards, size) for each in flat.units(slots, zero, tied)
     ]

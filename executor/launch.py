@@ -57,7 +57,8 @@ def held_bytes(plan: Plan) -> float:
     parameters = sum(p.numel() for p in meta_model(plan.model, 1).parameters())
     replicas = layout.dp * layout.cp
     kept = (weight.itemsize, gradient.itemsize, states)
-    copies = (1 if layout.zero >= stage else replicas for stage in (3, 2, 1))
+    fewest = replicas // (layout.shard or replicas)
+    copies = (fewest if layout.zero >= stage else replicas for stage in (3, 2, 1))
     return float(parameters * sum(map(operator.mul, copies, kept)))
 
 

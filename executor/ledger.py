@@ -36,6 +36,8 @@ from planner.spec.plan import Plan
 TIMEOUT = datetime.timedelta(seconds=60)
 PIPELINE = ("forward", "backward")
 """Fields of a mesh that hold groups of one pipeline."""
+NAMES = {"shard": "dp", "copies": "replicas"}
+"""Of groups that the planner calls otherwise."""
 
 
 def recorded_ledger(plan: Plan, rank: int) -> Ledger:
@@ -81,7 +83,7 @@ def _groups(mesh: Mesh) -> Iterator[tuple[str, Any]]:
         if field.name in PIPELINE:
             yield from ((f"pp {field.name} {i}", group) for i, group in enumerate(value))
         elif field.name not in ("layout", "rank"):
-            yield field.name, value
+            yield NAMES.get(field.name, field.name), value
 
 
 class _Parts:

@@ -49,8 +49,12 @@ def _choices(plan: Plan) -> Iterator[str]:
             f"layout.zero={layout.zero} under schedule={layout.schedule}, whose backward is split "
             f"and ends a layer's gradients later, is not implemented; plan with zero=0 or 1"
         )
-    if layout.shard is not None and layout.shard != layout.dp:
-        yield f"layout.shard={layout.shard} is not implemented; leave it out"
+    replicas = layout.dp * layout.cp
+    if layout.shard is not None and (not layout.zero or replicas % layout.shard):
+        yield (
+            f"layout.shard={layout.shard} with zero={layout.zero} on {replicas} replicas: ZeRO 1 "
+            f"to 3 divide the states over a divisor of the replicas; change it or leave it out"
+        )
     if layout.sync != "all_reduce":
         yield f"layout.sync={layout.sync} is not implemented; plan with sync=all_reduce"
     for index, stage in enumerate(plan.stages):

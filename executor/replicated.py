@@ -1,9 +1,11 @@
 """Replicated: a unit whose weights and gradients are whole on every rank, for ZeRO 0 and 1.
 
-g is the sum of the gradients of the rank's microbatches over d = dp * cp ranks:
+g is the sum of the gradients of the rank's microbatches; d = dp * cp ranks hold it, s of them
+share one copy of the optimiser's states:
 
-    reduce      ZeRO 0: g <- all-reduce over dp     ZeRO 1: own 1/d of g <- reduce-scatter
-    publish     ZeRO 1: w <- all-gather of the own 1/d
+    reduce      ZeRO 0: g <- all-reduce over d      ZeRO 1: own 1/s of g <- reduce-scatter over s,
+                                                    all-reduce over the d/s copies
+    publish     ZeRO 1: w <- all-gather of the own 1/s
 """
 
 from collections.abc import Iterator
@@ -32,11 +34,11 @@ class Replicated:
         value: Value,
     ):
         self.plot, self._mesh = plot, mesh
-        self._shards = mesh.replicas if zero else 1
+        self._shards = mesh.shards if zero else 1
         buffers = flat.flatten(model, plot, device, *dtypes)
         self.weights, self.gradients = buffers.weights, buffers.gradients
         flat.fill(plot, self.weights, value)
-        index = mesh.replica if zero else 0
+        index = mesh.place_in_shard if zero else 0
         held = own_range(plot.size, index, self._shards)
         parts = self.weights[held], self.gradients[held]
         self.own = make_own(plot, mesh, held, self._shards, *parts)
@@ -52,9 +54,10 @@ class Replicated:
         return self.gradients[self.plot.tied_start : self.plot.used_end]
 
     def reduce(self) -> None:
-        """Sum the gradients over dp."""
+        """Sum the gradients over all ranks that hold the same."""
         if self._shards > 1:
-            collectives.reduce_scatter(self.own.gradients, self.gradients, self._mesh.dp)
+            collectives.reduce_scatter(self.own.gradients, self.gradients, self._mesh.shard)
+            collectives.all_reduce(self.own.gradients, self._mesh.copies)
         else:
             collectives.all_reduce(self.gradients, self._mesh.dp)
 
@@ -62,7 +65,7 @@ class Replicated:
         """Give all ranks the own weights."""
         self.own.publish()
         if self._shards > 1:
-            collectives.all_gather(self.weights, self.own.weights, self._mesh.dp)
+            collectives.all_gather(self.weights, self.own.weights, self._mesh.shard)
 
     def clear(self) -> None:
         """Zero the gradients."""

@@ -1,12 +1,14 @@
 """Sharded: a unit of which a rank keeps 1/s between uses, for ZeRO 2 and 3.
 
-A unit is the embedding, a layer, the head or a tied matrix; s = dp * cp ranks share it.
+A unit is the embedding, a layer, the head or a tied matrix; s ranks share it: all d = dp * cp that
+hold the same, or with hybrid sharding groups of s that lie together.
 
     forward    ZeRO 3: gather the weights, compute, free them
     backward   ZeRO 3: gather them when the gradient of the unit's output is there
                gradients are added to a buffer of the whole unit; when the last parameter has its
                own, the buffer is reduce-scattered, 1/s is added to what earlier microbatches
                left, buffer and weights are freed
+    reduce     all-reduce of the own 1/s over the d/s copies of it
     publish    ZeRO 2: all-gather of the new weights     ZeRO 3: nothing
 
 A parameter's gradient comes from the node that also used its value, so the unit's weights are used
@@ -45,14 +47,14 @@ class Sharded:
         dtypes: tuple[torch.dtype, torch.dtype],
         value: Value,
     ):
-        self.plot, self._group, self._keeps_weights = plot, mesh.dp, zero == 2
+        self.plot, self._mesh, self._keeps_weights = plot, mesh, zero == 2
         self.weights = torch.zeros(plot.size, dtype=dtypes[0], device=device)
         self.parameters = {
             parameter: slot for slot, parameter in flat.adopt(model, plot, self.weights)
         }
         flat.fill(plot, self.weights, value)
-        shards = mesh.replicas
-        held = own_range(plot.size, mesh.replica, shards)
+        shards = mesh.shards
+        held = own_range(plot.size, mesh.place_in_shard, shards)
         weights = self.weights[held] if self._keeps_weights else self.weights[held].clone()
         gradients = torch.zeros(len(weights), dtype=dtypes[1], device=device)
         self.own = make_own(plot, mesh, held, shards, weights, gradients)
@@ -70,13 +72,14 @@ class Sharded:
         return self.own.gradients[self.own.tied]
 
     def reduce(self) -> None:
-        """Sum the gradients over dp: every backward has."""
+        """Sum the own gradients over the copies; over the shards every backward has."""
+        collectives.all_reduce(self.own.gradients, self._mesh.copies)
 
     def publish(self) -> None:
         """Give all ranks the own weights, where they keep them."""
         self.own.publish()
         if self._keeps_weights:
-            collectives.all_gather(self.weights, self.own.weights, self._group)
+            collectives.all_gather(self.weights, self.own.weights, self._mesh.shard)
 
     def clear(self) -> None:
         """Zero the gradients."""
@@ -87,7 +90,7 @@ class Sharded:
         storage = self.weights.untyped_storage()
         if not storage.nbytes():
             storage.resize_(self.weights.nbytes)
-            collectives.all_gather(self.weights.data, self.own.weights, self._group)
+            collectives.all_gather(self.weights.data, self.own.weights, self._mesh.shard)
 
     def free(self) -> None:
         """Let the gathered weights go."""
@@ -107,7 +110,7 @@ class Sharded:
         assert self._whole is not None
         self.free()
         part = torch.empty_like(self.own.gradients)
-        collectives.reduce_scatter(part, self._whole, self._group)
+        collectives.reduce_scatter(part, self._whole, self._mesh.shard)
         self._whole = None
         self.own.gradients.add_(part)
 

@@ -172,9 +172,14 @@ SHARDED = [
     ("gpt2", {"dp": 2, "zero": 2, "pp": 3, "counts": (2, 0, 2), "schedule": "gpipe"}),
     ("llama", {"dp": 2, "zero": 3, "pp": 2, "vpp": 2, "schedule": "interleaved"}),
     ("gpt2", {"dp": 4, "zero": 3, "pp": 2, "vpp": 2, "schedule": "looped-bfs"}),
-    ("llama", {"dp": 2, "cp": 2, "zero": 3, "micro_batch": 2}),
+    ("llama", {"dp": 2, "cp": 2, "zero": 3}),
+    ("gpt2", {"dp": 4, "zero": 3, "shard": 2, "tp": 2}),
+    ("llama", {"dp": 4, "zero": 2, "shard": 2, "pp": 2}),
+    ("gpt2", {"dp": 6, "zero": 1, "shard": 3}),
+    ("llama", {"dp": 2, "cp": 2, "zero": 3, "shard": 2, "recompute": "full"}),
 ]
-"""ZeRO 2 and 3: a tied matrix on one rank and on two, shards that need padding, empty stages."""
+"""ZeRO 2 and 3: a tied matrix on one rank and on two, shards that need padding, empty stages;
+hybrid sharding within groups of dp, and where cp and dp meet."""
 
 
 @pytest.mark.parametrize(("name", "layout"), SHARDED)

@@ -54,7 +54,8 @@ SPLIT = {"dp": 2, "pp": 2, "schedule": "zb-h1", "micro_batch": 2}
         (changed({"vpp": 2, "schedule": "dualpipev", "micro_batch": 24}), "use 2 microbatches"),
         (changed(SPLIT | {"zero": 2}), "layout.zero=2 under schedule=zb-h1"),
         (changed(SPLIT | {"zero": 3}), "layout.zero=3 under schedule=zb-h1"),
-        (changed({"dp": 4, "zero": 3, "shard": 2}), "layout.shard=2 is not implemented"),
+        (changed({"dp": 4, "zero": 3, "shard": 3}), "layout.shard=3 with zero=3 on 4 replicas"),
+        (changed({"dp": 4, "shard": 2}), "layout.shard=2 with zero=0"),
         (changed({"dp": 2, "sync": "parameter_server"}), "layout.sync=parameter_server"),
         (changed({"tp": 8}), "tp=8 does not divide kv_heads=4"),
         (
