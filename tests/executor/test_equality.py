@@ -214,7 +214,7 @@ SPLIT_BF16 = {"pp": 2, "vpp": 2, "schedule": "zbv"}
         {"tp": 2, "pp": 2},
         SPLIT_BF16,
         {"dp": 2, "zero": 2},
-        {"dp": 4, "zero": 3},
+        {"dp": 2, "zero": 3},
     ],
     ids=name_of,
 )
