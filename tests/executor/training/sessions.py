@@ -1,0 +1,52 @@
+"""Trainings on the pool of ranks."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from executor.mesh import close_mesh, make_mesh
+from executor.progress import Progress
+from executor.training.options import TrainOptions
+from executor.training.session import Session
+from planner.spec.documents import InputError
+from planner.spec.plan import Plan
+from planner.spec.trained import Trained
+from profiler.machine import describe
+from tests.examples import gpt2_like, llama_like
+from tests.executor.plans import SEQ_LEN, make_plan
+from tests.executor.pool import TIMEOUT, Pool
+
+MODELS = {"gpt2": gpt2_like(vocab=256, layers=4), "llama": llama_like(vocab=257, layers=4)}
+
+
+def train(rank: int, plan: Plan, options: TrainOptions) -> Trained | str | None:
+    """One rank of the pool: what it returns, or the message of its error."""
+    mesh = make_mesh(plan.layout, rank, "gloo", TIMEOUT)
+    if mesh is None:
+        return None
+    session = Session(
+        plan, options, mesh, torch.device("cpu"), "gloo", describe(), Progress(None, rank)
+    )
+    try:
+        return session.train()
+    except InputError as error:
+        return str(error)
+    finally:
+        close_mesh(mesh)
+
+
+def options(folder: Path, **changes: Any) -> TrainOptions:
+    values = {"steps": 3, "warmup": 1, "clip_norm": 0.5, "held_out": 2, "output": folder}
+    return TrainOptions(**(values | changes))
+
+
+def trained(
+    pool: Pool, name: str, chosen: TrainOptions, seq_len: int = SEQ_LEN, **layout: Any
+) -> Trained:
+    """What a training on the pool came to."""
+    plan = make_plan(MODELS[name], **layout)
+    plan = plan.replace(workload=plan.workload.replace(seq_len=seq_len))
+    found = pool.run(train, plan, chosen)[0]
+    assert isinstance(found, Trained), found
+    return found
