@@ -1,0 +1,29 @@
+"""Prediction: the most likely token of every position, from logits that are divided over tp.
+
+    rank r holds columns start_r .. of the logits;  m_r, i_r: its largest and where
+    m = max_r m_r;   token = min over ranks with m_r = m of i_r
+
+Two all-reduces (maximum) of one number per position; equal logits go to the lower token, as in one
+process.
+"""
+
+import torch
+from torch import Tensor
+
+from executor import collectives
+from executor.mesh import Mesh
+
+
+def most_likely(logits: Tensor, classes: int, mesh: Mesh) -> Tensor:
+    """[b, s, columns of the rank] -> [b, s], the same on every tp rank. classes: of all ranks."""
+    if mesh.tp is None:
+        return logits.argmax(dim=-1)
+    each = -(-classes // mesh.layout.tp)
+    found, index = logits.max(dim=-1)
+    largest = found.double()
+    overall = largest.clone()
+    collectives.all_reduce_max(overall, mesh.tp)
+    index = index + each * mesh.coordinate("tp")
+    lowest = torch.where(largest == overall, -index, torch.full_like(index, -classes))
+    collectives.all_reduce_max(lowest, mesh.tp)
+    return -lowest
