@@ -120,20 +120,21 @@ def explain(
     plan_file: Path = typer.Argument(metavar="PLAN.json", help="A plan made by `plan`."),
     output_format: str = typer.Option("table", "--format", help="table or json."),
 ) -> None:
-    """Say why a plan is as fast as it is, and what its neighbours lose."""
-    from planner.search import answer, planning
+    """Say why a plan is as fast as it is, what its neighbours lose, and what would change it."""
+    from planner.search import answer, neighbours, planning
     from planner.spec import documents, printing
     from planner.spec.plan import Plan
 
     printing.check_format(output_format, ("table", "json"))
-    explained = planning.explain(documents.load(Plan, plan_file))
+    found = planning.explain(documents.load(Plan, plan_file))
     if output_format == "json":
-        reasons = {"schema": "explanation/1", "why": list(explained.why)}
-        printing.print_json(reasons | answer.plan_json(explained))
+        printing.print_json(found.json())
     else:
-        printing.print_table(answer.plan_rows((explained,)))
-        printing.print_table(answer.prediction_rows(explained))
-        _say("\n".join(explained.why))
+        printing.print_table(answer.plan_rows((found.plan,)))
+        printing.print_table(answer.prediction_rows(found.plan))
+        if found.neighbours:
+            printing.print_table(neighbours.rows(found.neighbours), "What another decision loses")
+        _say("\n".join(found.why))
 
 
 def scale(

@@ -14,11 +14,12 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.search import space
 from planner.search.outer import Search, Solved
-from planner.search.ranking import NoPlanError, Objective, Ranking
+from planner.search.ranking import NoPlanError, Ranking
 from planner.search.relaxed_space import Space, relaxed_space
 from planner.search.remedy import leanest_plan
 from planner.search.wishes import Wishes
 from planner.simulator.prediction import planned
+from planner.spec.asked import Asked, Objective
 from planner.spec.layout import make_stages
 from planner.spec.plan import AT_RISK, Plan
 
@@ -43,7 +44,8 @@ def rank_exactly(
             break
     else:
         raise NoPlanError(_nothing_fits(blocks, made))
-    plans = tuple(plan_of(blocks, solved) for solved in outcome.solved[:top_k])
+    asked = wishes.asked(objective, made.limit_bytes)
+    plans = tuple(plan_of(blocks, solved, asked) for solved in outcome.solved[:top_k])
     scale = outcome.solved[0].value / outcome.solved[0].cut.step_seconds
     tally = outcome.tally
     safe = int((made.least_bytes <= AT_RISK * capacity).sum())
@@ -63,11 +65,12 @@ def rank_exactly(
     )
 
 
-def plan_of(blocks: Blocks, solved: Solved) -> Plan:
-    """A solved choice as a plan, predicted by replay."""
+def plan_of(blocks: Blocks, solved: Solved, asked: Asked | None = None) -> Plan:
+    """A solved choice as a plan, predicted by replay. asked: what it was searched for."""
     cut = solved.cut
     layout = solved.choice.table.layout(solved.choice.row).replace(recompute=cut.mode)
-    return planned(blocks, layout, make_stages(layout, cut.counts, cut.recomputed))
+    made = planned(blocks, layout, make_stages(layout, cut.counts, cut.recomputed))
+    return made.replace(asked=asked)
 
 
 def _nothing_fits(blocks: Blocks, made: Space) -> str:

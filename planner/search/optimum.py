@@ -3,8 +3,9 @@
 from planner.cost.blocks import Blocks
 from planner.search import tabulated
 from planner.search.exact import rank_exactly
-from planner.search.ranking import Objective, Ranking
+from planner.search.ranking import Ranking
 from planner.search.wishes import Wishes
+from planner.spec.asked import Objective
 from planner.spec.documents import InputError
 
 

@@ -1,14 +1,20 @@
 """Planning: from a question to explained plans; what the command line and notebooks call."""
 
 from planner.cost.blocks import Blocks
-from planner.search import optimum, rivals, tabulated
+from planner.search import optimum, tabulated
 from planner.search import reasons as tabulated_reasons
+from planner.search.explanation import Explanation, explained, loses
+from planner.search.neighbours import neighbours, value_of
 from planner.search.outer import Tally
-from planner.search.ranking import Objective, Ranking
+from planner.search.ranking import Ranking
 from planner.search.wishes import Wishes
 from planner.simulator.prediction import predict
+from planner.spec.asked import Objective
 from planner.spec.documents import InputError
 from planner.spec.plan import AT_RISK, Plan
+
+TRIES = 200
+"""Inner problems for the neighbours of a plan just found. Assumed: a second; explain takes more."""
 
 
 def choose(
@@ -29,11 +35,13 @@ def choose(
     if ranked.space is None:
         why = tabulated_reasons.why(blocks, ranked.tables, best)
         return ranked, (best.replace(why=why), *ranked.plans[1:top_k])
-    near = rivals.neighbours(blocks, ranked.space, best)
-    others = {plan.title: plan for plan in (*ranked.plans[1:], *near)}
+    near = neighbours(blocks, ranked.space, best, TRIES)
+    found = [each.plan.replace(asked=best.asked) for each in near if each.plan is not None]
+    others = {plan.title: plan for plan in (*ranked.plans[1:], *found)}
     dollars = ranked.space.dollars
-    behind = sorted(others.values(), key=lambda plan: rivals.value_of(plan, dollars))
-    return ranked, (best.replace(why=rivals.why(best, near)), *behind[: top_k - 1])
+    behind = sorted(others.values(), key=lambda plan: value_of(plan, dollars))
+    why = (*tabulated_reasons.opening(best), *loses(near))
+    return ranked, (best.replace(why=why), *behind[: top_k - 1])
 
 
 def _objective(text: str) -> Objective:
@@ -44,14 +52,14 @@ def _objective(text: str) -> Objective:
     raise InputError(f"--objective: {text!r} is unknown; choose time or cost")
 
 
-def explain(plan: Plan) -> Plan:
-    """The plan with a fresh prediction and its reasons against the whole legal space."""
+def explain(plan: Plan) -> Explanation:
+    """The plan with a fresh prediction and its reasons against the space of its question."""
     blocks = Blocks.of_plan(plan)
     plan = plan.replace(predicted=predict(blocks, plan))
     if blocks.cluster.shared_cores is None:
-        return plan.replace(why=rivals.explained(blocks, plan))
+        return explained(blocks, plan)
     tables = tuple(tabulated.tables_of(blocks, "time"))
-    return plan.replace(why=tabulated_reasons.why(blocks, tables, plan))
+    return Explanation(plan, None, (), (), (), why=tabulated_reasons.why(blocks, tables, plan))
 
 
 def headline(blocks: Blocks, ranked: Ranking) -> str:

@@ -1,14 +1,11 @@
 """Ranking: what a search found, and how sure it is."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from planner.search.outer import Outcome
 from planner.search.relaxed_space import Space
 from planner.search.table import Table
 from planner.spec.plan import Plan
-
-Objective = Literal["time", "cost"]
 
 
 class NoPlanError(Exception):

@@ -26,6 +26,8 @@ from planner.spec.runtime import Axis, Schedule
 
 BATCH = 65_536
 """Outer choices relaxed at once: bounds the memory of a search, not its result."""
+KEPT = 1.5
+"""Choices that are surely slower by more than this are no neighbours worth naming."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Choice:
 class Space:
     """The outer choices that may fit, relaxed: bound in seconds or dollars, least_bytes, [n] each.
 
-    Those whose bound is over KEPT times the step of a plan known are not kept. enumerated: all
+    Those whose bound is over `kept` times the step of a plan known are not kept. enumerated: all
     choices of the space; possible: those that may fit. leanest: of least memory, fitting or not.
     known: value of a plan of the space, infinite if none is known. limit_bytes: memory of a rank.
     dollars: values are a step's dollars. allows: ways to recompute.
@@ -71,6 +73,21 @@ class Space:
         """One of them."""
         return Choice(self.tables[int(self.owner[place])], int(self.row[place]))
 
+    def places(self, owner: int) -> Ints:
+        """The places of a table: they lie side by side."""
+        first, end = np.searchsorted(self.owner, [owner, owner + 1])
+        return np.arange(first, end)
+
+    def take(self, places: Ints) -> "Space":
+        """Some of them."""
+        names = ("owner", "row", "bound", "least_bytes")
+        return replace(self, **{name: getattr(self, name)[places] for name in names})
+
+    def within(self, limit_bytes: float) -> "Space":
+        """Those that may fit a smaller limit."""
+        some = self.take(np.flatnonzero(self.least_bytes <= limit_bytes))
+        return replace(some, limit_bytes=limit_bytes)
+
 
 def weight(blocks: Blocks, table: Candidates, dollars: bool) -> Floats:
     """What one second of each row counts: 1, or the dollars of its devices."""
@@ -83,15 +100,24 @@ def weight(blocks: Blocks, table: Candidates, dollars: bool) -> Floats:
 
 
 def relaxed_space(
-    blocks: Blocks, limit_bytes: float, dollars: bool = False, wishes: Wishes | None = None
+    blocks: Blocks,
+    limit_bytes: float,
+    dollars: bool = False,
+    wishes: Wishes | None = None,
+    known: float = np.inf,
+    kept: float = KEPT,
 ) -> Space:
-    """Enumerate, leave out what surely exceeds the limit, and relax the rest."""
+    """Enumerate, leave out what surely exceeds the limit, and relax the rest.
+
+    known: value of a plan of the space, if there is one at hand; choices whose bound is over `kept`
+    times the best known value are left out.
+    """
     wishes = wishes or Wishes()
     sizes = [blocks.cluster.devices]
     if dollars:
         per_node = blocks.cluster.devices_per_node
         sizes = [per_node * n for n in divisors(blocks.cluster.nodes)]
-    made = _Relaxing(blocks, limit_bytes, dollars, wishes)
+    made = _Relaxing(blocks, limit_bytes, dollars, wishes, known, kept)
     for devices in sizes:
         asked = space.Question(
             blocks.model, blocks.cluster, blocks.workload, blocks.runtime, devices
@@ -101,8 +127,6 @@ def relaxed_space(
     return made.space()
 
 
-KEPT = 1.5
-"""Choices that are surely slower by more than this are no neighbours worth naming."""
 LEVELS = (1, 3, 8, 1_000_000)
 """How many sizes of microbatches are tried before the next ones: few where memory is tight."""
 
@@ -121,14 +145,22 @@ def _sized(bare: Ints, sizes: dict[int, list[int]], levels: range) -> tuple[Ints
 class _Relaxing:
     """Builds a Space depth by depth."""
 
-    def __init__(self, blocks: Blocks, limit: float, dollars: bool, wishes: Wishes):
+    def __init__(
+        self,
+        blocks: Blocks,
+        limit: float,
+        dollars: bool,
+        wishes: Wishes,
+        known: float,
+        kept: float,
+    ):
         self.blocks, self.limit, self.dollars, self.wishes = blocks, limit, dollars, wishes
+        self.known, self.kept = known, kept
         self.tables: list[Candidates] = []
         self.bounds: list[Floats] = []
         self.peaks: list[Floats] = []
         self.enumerated = 0
         self.possible = 0
-        self.known = np.inf
         self.leanest: tuple[float, Choice] | None = None
 
     def depth(self, asked: space.Question, pp: int) -> None:
@@ -219,7 +251,7 @@ class _Relaxing:
                 continue
             step = pieces.take(own).step(schedule, hides_hops(self.blocks, table))
             bound = step * weight(self.blocks, table, self.dollars)
-            near = np.flatnonzero(bound < KEPT * self.known)
+            near = np.flatnonzero(bound < self.kept * self.known)
             self.possible += len(own)
             if len(near):
                 self.tables.append(table.take(near))

@@ -27,10 +27,11 @@ from planner.cost.candidates import Candidates, Ints
 from planner.cost.estimate import estimate
 from planner.cost.memory import stage_memory
 from planner.search import tabulated_space as space
-from planner.search.ranking import NoPlanError, Objective, Ranking
+from planner.search.ranking import NoPlanError, Ranking
 from planner.search.remedy import leanest_plan
 from planner.search.table import Table
 from planner.simulator.prediction import planned
+from planner.spec.asked import Objective
 from planner.spec.layout import make_stages
 from planner.spec.plan import AT_RISK, Plan
 

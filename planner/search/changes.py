@@ -1,0 +1,175 @@
+"""Changes: what would change the decision, each found by a search of the changed question.
+
+    memory      some GiB more or less per device: the shadow price of memory
+    network     the outermost tier twice or half as fast
+    batch       twice or half as many sequences per step, judged per sequence
+    wishes      each --fix and --forbid dropped
+
+The plan at hand, valued under the change, is where each search begins: what is not better is
+bounded away, so a change that changes nothing costs little more than the bounds of its choices.
+More and less memory use one relaxed space, the larger one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from planner.cost.blocks import Blocks
+from planner.search.exact import plan_of
+from planner.search.neighbours import value_of
+from planner.search.outer import Search, Solved
+from planner.search.relaxed_space import Space, relaxed_space
+from planner.search.wishes import Wishes
+from planner.simulator.prediction import planned
+from planner.spec.plan import Plan
+from planner.spec.units import format_bytes
+
+MORE_MEMORY_BYTES = 4 * 2**30
+WORTH_SAYING = 5e-4
+"""Shares of a step that are smaller are nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A changed question. saved: share of the step (or its dollars) that its best plan saves, per
+    sequence; None where no plan fits. plan: that plan, None where the decision stays.
+    kind: memory, network, batch or wish."""
+
+    kind: str
+    what: str
+    saved: float | None
+    plan: Plan | None
+
+    @property
+    def sentence(self) -> str:
+        """The same in words."""
+        if self.saved is None:
+            return f"{self.what}: no plan fits."
+        per = " per sequence" if self.kind == "batch" else ""
+        with_plan = f"with {self.plan.title}" if self.plan else "and keep this plan"
+        if abs(self.saved) <= WORTH_SAYING:
+            return f"{self.what} would change {'little, ' + with_plan if self.plan else 'nothing'}."
+        verb = "save" if self.saved > 0 else "cost"
+        return f"{self.what} would {verb} {abs(self.saved):.1%}{per}, {with_plan}."
+
+
+def changes(
+    blocks: Blocks, space: Space, best: Plan, limit_bytes: float, wishes: Wishes
+) -> Iterator[Change]:
+    """What would change the decision for `best`. space: of MORE_MEMORY_BYTES above the limit."""
+    yield from _memory(blocks, space, best, limit_bytes)
+    yield from _network(blocks, best, limit_bytes, space.dollars, wishes)
+    yield from _batch(blocks, best, limit_bytes, space.dollars, wishes)
+    for wish in wishes.choices:
+        what = f"Without {'--fix' if wish.wanted else '--forbid'} {wish.text} it"
+        freed = relaxed_space(
+            blocks,
+            limit_bytes,
+            space.dollars,
+            wishes.without(wish),
+            value_of(best, space.dollars),
+            kept=1.0,
+        )
+        yield _change(blocks, "wish", what, freed, best, best)
+
+
+def _memory(blocks: Blocks, space: Space, best: Plan, limit: float) -> Iterator[Change]:
+    assert best.predicted is not None
+    size = format_bytes(MORE_MEMORY_BYTES)
+    more = replace(space, known=value_of(best, space.dollars))
+    yield _change(blocks, "memory", f"{size} more memory per device", more, best, best)
+    fewer = limit - MORE_MEMORY_BYTES
+    if fewer > 0:
+        holds = best.predicted.peak_bytes <= fewer
+        known = value_of(best, space.dollars) if holds else np.inf
+        less = replace(space.within(fewer), known=known)
+        yield _change(blocks, "memory", f"{size} less memory per device", less, best, best)
+
+
+def _network(
+    blocks: Blocks, best: Plan, limit: float, dollars: bool, wishes: Wishes
+) -> Iterator[Change]:
+    *inner, outer = blocks.cluster.tiers
+    for factor, words in ((2.0, "Twice"), (0.5, "Half")):
+        speed = factor * outer.bandwidth_bytes_per_second
+        tiers = (*inner, outer.replace(bandwidth_bytes_per_second=speed))
+        changed = _again(blocks, cluster=blocks.cluster.replace(tiers=tiers))
+        what = f"{words} the bandwidth of {outer.name}"
+        yield _researched(changed, "network", what, best, limit, dollars, wishes)
+
+
+def _batch(
+    blocks: Blocks, best: Plan, limit: float, dollars: bool, wishes: Wishes
+) -> Iterator[Change]:
+    batch = blocks.workload.global_batch
+    for size, words in ((2 * batch, "Twice"), (batch // 2, "Half")):
+        if size and (size > batch or batch % 2 == 0):
+            changed = _again(blocks, workload=blocks.workload.replace(global_batch=size))
+            what = f"{words} the batch"
+            yield _researched(changed, "batch", what, best, limit, dollars, wishes, batch / size)
+
+
+def _again(blocks: Blocks, **changed: Any) -> Blocks:
+    """The same question with another part; the graphs are shared."""
+    parts: dict[str, Any] = {
+        name: changed.get(name, getattr(blocks, name))
+        for name in ("model", "cluster", "workload", "runtime", "profile")
+    }
+    return Blocks(**parts, graphs=blocks.graphs, calibration=blocks.calibration)
+
+
+def _researched(
+    changed: Blocks,
+    kind: str,
+    what: str,
+    best: Plan,
+    limit: float,
+    dollars: bool,
+    wishes: Wishes,
+    per: float = 1.0,
+) -> Change:
+    """The search of a changed question, from the plan at hand where it can still run."""
+    same = _valued(changed, best, limit)
+    known = np.inf if same is None else value_of(same, dollars)
+    space = relaxed_space(changed, limit, dollars, wishes, known, kept=1.0)
+    return _change(changed, kind, what, space, best, same, per)
+
+
+def _valued(changed: Blocks, best: Plan, limit: float) -> Plan | None:
+    """The plan at hand under a changed question; None where it cannot run there."""
+    layout = best.layout
+    if changed.workload.global_batch % (layout.dp * layout.micro_batch):
+        return None
+    if layout.schedule not in ("gpipe", "1f1b") and changed.workload != best.workload:
+        return None  # its rounds of microbatches may no longer be whole
+    found = planned(changed, layout, best.stages)
+    assert found.predicted is not None
+    return found if found.predicted.peak_bytes <= limit else None
+
+
+def _change(
+    blocks: Blocks,
+    kind: str,
+    what: str,
+    space: Space,
+    best: Plan,
+    same: Plan | None,
+    per: float = 1.0,
+) -> Change:
+    """What the best plan of a space saves against the best plan at hand. same: that plan under the
+    change; the decision stays where nothing beats it."""
+    found = _best(blocks, space)
+    value = value_of(best, space.dollars)
+    kept = None if same is None else value_of(same, space.dollars)
+    if kept is not None and (found is None or found.value >= kept * (1 - WORTH_SAYING / 10)):
+        return Change(kind, what, 1 - kept * per / value, None)
+    if found is None:
+        return Change(kind, what, None, None)
+    return Change(kind, what, 1 - found.value * per / value, plan_of(blocks, found))
+
+
+def _best(blocks: Blocks, space: Space) -> Solved | None:
+    found = Search(blocks, space).run()
+    return found.solved[0] if found.solved else None
