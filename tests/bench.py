@@ -21,6 +21,7 @@ from planner.search.integer_programme import Form, Solution, solve
 from planner.search.recompute_tables import recompute_tables
 from planner.search.relaxed_space import Choice, Space, relaxed_space
 from planner.search.stage_tables import modes
+from planner.search.terms import Terms
 from planner.simulator import engine
 from planner.simulator.ends import makespan, one_pass, wavefront
 from planner.simulator.engine import Task
@@ -188,7 +189,7 @@ def inner_problems() -> list[dict[str, Any]]:
         if number not in spaces:
             blocks = PROBLEMS[number].asked()
             limit = AT_RISK * blocks.cluster.memory_bytes
-            spaces[number] = blocks, relaxed_space(blocks, limit)
+            spaces[number] = blocks, relaxed_space(blocks, Terms(limit))
         blocks, relaxed = spaces[number]
         choice, step, seconds = by_labels(relaxed, depth, blocks)
         forms: tuple[Form, ...] = ("staircase", "events")

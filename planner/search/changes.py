@@ -18,10 +18,9 @@ import numpy as np
 
 from planner.cost.blocks import Blocks
 from planner.search.exact import plan_of
-from planner.search.neighbours import value_of
 from planner.search.outer import Search, Solved
 from planner.search.relaxed_space import Space, relaxed_space
-from planner.search.wishes import Wishes
+from planner.search.terms import Terms
 from planner.simulator.prediction import planned
 from planner.spec.plan import Plan
 from planner.spec.units import format_bytes
@@ -55,60 +54,46 @@ class Change:
         return f"{self.what} would {verb} {abs(self.saved):.1%}{per}, {with_plan}."
 
 
-def changes(
-    blocks: Blocks, space: Space, best: Plan, limit_bytes: float, wishes: Wishes
-) -> Iterator[Change]:
+def changes(blocks: Blocks, space: Space, best: Plan, terms: Terms) -> Iterator[Change]:
     """What would change the decision for `best`. space: of MORE_MEMORY_BYTES above the limit."""
-    yield from _memory(blocks, space, best, limit_bytes)
-    yield from _network(blocks, best, limit_bytes, space.dollars, wishes)
-    yield from _batch(blocks, best, limit_bytes, space.dollars, wishes)
-    for wish in wishes.choices:
+    yield from _memory(blocks, space, best, terms)
+    yield from _network(blocks, best, terms)
+    yield from _batch(blocks, best, terms)
+    for wish in terms.wishes.choices:
         what = f"Without {'--fix' if wish.wanted else '--forbid'} {wish.text} it"
-        freed = relaxed_space(
-            blocks,
-            limit_bytes,
-            space.dollars,
-            wishes.without(wish),
-            value_of(best, space.dollars),
-            kept=1.0,
-        )
+        freed = relaxed_space(blocks, terms.without(wish), terms.value(best), kept=1.0)
         yield _change(blocks, "wish", what, freed, best, best)
 
 
-def _memory(blocks: Blocks, space: Space, best: Plan, limit: float) -> Iterator[Change]:
+def _memory(blocks: Blocks, space: Space, best: Plan, terms: Terms) -> Iterator[Change]:
     assert best.predicted is not None
     size = format_bytes(MORE_MEMORY_BYTES)
-    more = replace(space, known=value_of(best, space.dollars))
+    more = replace(space, known=terms.value(best))
     yield _change(blocks, "memory", f"{size} more memory per device", more, best, best)
-    fewer = limit - MORE_MEMORY_BYTES
+    fewer = terms.limit_bytes - MORE_MEMORY_BYTES
     if fewer > 0:
         holds = best.predicted.peak_bytes <= fewer
-        known = value_of(best, space.dollars) if holds else np.inf
-        less = replace(space.within(fewer), known=known)
-        yield _change(blocks, "memory", f"{size} less memory per device", less, best, best)
+        less = replace(space.within(fewer), known=terms.value(best) if holds else np.inf)
+        same = best if holds else None
+        yield _change(blocks, "memory", f"{size} less memory per device", less, best, same)
 
 
-def _network(
-    blocks: Blocks, best: Plan, limit: float, dollars: bool, wishes: Wishes
-) -> Iterator[Change]:
+def _network(blocks: Blocks, best: Plan, terms: Terms) -> Iterator[Change]:
     *inner, outer = blocks.cluster.tiers
     for factor, words in ((2.0, "Twice"), (0.5, "Half")):
         speed = factor * outer.bandwidth_bytes_per_second
         tiers = (*inner, outer.replace(bandwidth_bytes_per_second=speed))
         changed = _again(blocks, cluster=blocks.cluster.replace(tiers=tiers))
         what = f"{words} the bandwidth of {outer.name}"
-        yield _researched(changed, "network", what, best, limit, dollars, wishes)
+        yield _researched(changed, "network", what, best, terms)
 
 
-def _batch(
-    blocks: Blocks, best: Plan, limit: float, dollars: bool, wishes: Wishes
-) -> Iterator[Change]:
+def _batch(blocks: Blocks, best: Plan, terms: Terms) -> Iterator[Change]:
     batch = blocks.workload.global_batch
     for size, words in ((2 * batch, "Twice"), (batch // 2, "Half")):
         if size and (size > batch or batch % 2 == 0):
             changed = _again(blocks, workload=blocks.workload.replace(global_batch=size))
-            what = f"{words} the batch"
-            yield _researched(changed, "batch", what, best, limit, dollars, wishes, batch / size)
+            yield _researched(changed, "batch", f"{words} the batch", best, terms, batch / size)
 
 
 def _again(blocks: Blocks, **changed: Any) -> Blocks:
@@ -121,19 +106,12 @@ def _again(blocks: Blocks, **changed: Any) -> Blocks:
 
 
 def _researched(
-    changed: Blocks,
-    kind: str,
-    what: str,
-    best: Plan,
-    limit: float,
-    dollars: bool,
-    wishes: Wishes,
-    per: float = 1.0,
+    changed: Blocks, kind: str, what: str, best: Plan, terms: Terms, per: float = 1.0
 ) -> Change:
     """The search of a changed question, from the plan at hand where it can still run."""
-    same = _valued(changed, best, limit)
-    known = np.inf if same is None else value_of(same, dollars)
-    space = relaxed_space(changed, limit, dollars, wishes, known, kept=1.0)
+    same = _valued(changed, best, terms.limit_bytes)
+    known = np.inf if same is None else terms.value(same)
+    space = relaxed_space(changed, terms, known, kept=1.0)
     return _change(changed, kind, what, space, best, same, per)
 
 
@@ -161,8 +139,8 @@ def _change(
     """What the best plan of a space saves against the best plan at hand. same: that plan under the
     change; the decision stays where nothing beats it."""
     found = _best(blocks, space)
-    value = value_of(best, space.dollars)
-    kept = None if same is None else value_of(same, space.dollars)
+    value = space.terms.value(best)
+    kept = None if same is None else space.terms.value(same)
     if kept is not None and (found is None or found.value >= kept * (1 - WORTH_SAYING / 10)):
         return Change(kind, what, 1 - kept * per / value, None)
     if found is None:

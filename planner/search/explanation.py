@@ -11,11 +11,11 @@ from planner.cost.blocks import Blocks
 from planner.search.answer import plan_json
 from planner.search.changes import MORE_MEMORY_BYTES, WORTH_SAYING, Change, changes
 from planner.search.exact import plan_of
-from planner.search.neighbours import Neighbour, neighbours, value_of
+from planner.search.neighbours import Neighbour, neighbours
 from planner.search.outer import Search
 from planner.search.reasons import opening
-from planner.search.relaxed_space import relaxed_space
-from planner.search.wishes import Wishes
+from planner.search.relaxed_space import Space, relaxed_space
+from planner.search.terms import Terms
 from planner.spec.asked import Asked
 from planner.spec.plan import AT_RISK, Plan
 from planner.spec.units import format_bytes, format_seconds
@@ -79,17 +79,16 @@ def asked_of(plan: Plan) -> Asked:
 def explained(blocks: Blocks, plan: Plan) -> Explanation:
     """Search the question of a plan, its neighbours, and the questions around it."""
     asked = asked_of(plan)
-    wishes, dollars = Wishes.of_asked(asked), asked.objective == "cost"
-    wide = relaxed_space(
-        blocks, asked.limit_bytes + MORE_MEMORY_BYTES, dollars, wishes, value_of(plan, dollars)
-    )
+    terms = Terms.of_asked(asked, plan)
+    more = terms.within(asked.limit_bytes + MORE_MEMORY_BYTES)
+    wide = relaxed_space(blocks, more, terms.value(plan))
     space = wide.within(asked.limit_bytes)
     better = _better(blocks, space, plan)
     best = better or plan
     near = neighbours(blocks, space, best)
-    changed = tuple(changes(blocks, wide, best, asked.limit_bytes, wishes))
+    changed = tuple(changes(blocks, wide, best, terms))
     binding = tuple(_binding(best, asked, near, changed))
-    lines = [*opening(plan), *_beaten(better, plan, dollars), *loses(near)]
+    lines = [*opening(plan), *_beaten(better, plan, terms), *loses(near)]
     lines += [f"What binds: {'; '.join(binding) or 'nothing that was tried'}."]
     lines += [each.sentence for each in changed]
     return Explanation(plan, better, near, binding, changed, tuple(lines))
@@ -119,18 +118,18 @@ def loses(near: tuple[Neighbour, ...]) -> tuple[str, ...]:
     return (*lines, *(f"Another {each.axis}: {each.lacks}." for each in lacking))
 
 
-def _better(blocks: Blocks, space: Any, plan: Plan) -> Plan | None:
+def _better(blocks: Blocks, space: Space, plan: Plan) -> Plan | None:
     """The best plan of the question, if it is better than the one at hand."""
     found = Search(blocks, space).run().solved
-    if not found or found[0].value >= value_of(plan, space.dollars) * (1 - WORTH_SAYING):
+    if not found or found[0].value >= space.terms.value(plan) * (1 - WORTH_SAYING):
         return None
     return plan_of(blocks, found[0])
 
 
-def _beaten(better: Plan | None, plan: Plan, dollars: bool) -> list[str]:
+def _beaten(better: Plan | None, plan: Plan, terms: Terms) -> list[str]:
     if better is None:
         return []
-    saved = 1 - value_of(better, dollars) / value_of(plan, dollars)
+    saved = 1 - terms.value(better) / terms.value(plan)
     return [f"It is not the best: {better.title} would save {saved:.1%}. About that one:"]
 
 

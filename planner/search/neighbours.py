@@ -32,7 +32,7 @@ from planner.cost.relaxation import least_bytes, least_seconds
 from planner.search import space as legal_space
 from planner.search.exact import plan_of
 from planner.search.outer import Search, Solved
-from planner.search.relaxed_space import KEPT, Space, weight
+from planner.search.relaxed_space import KEPT, Space
 from planner.search.space import divisors
 from planner.search.stage_tables import modes
 from planner.spec.layout import Layout
@@ -100,7 +100,7 @@ def neighbours(
     blocks: Blocks, space: Space, best: Plan, tries: int = TRIES
 ) -> tuple[Neighbour, ...]:
     """One per axis on which the space has another choice, the nearest first."""
-    value = value_of(best, space.dollars)
+    value = space.terms.value(best)
     search = _searched(blocks, space, best, value, tries)
     found = [_found(blocks, search, goal, axis, value) for goal, axis in enumerate(_axes())]
     found.append(_recomputing(blocks, space, best, value, tries))
@@ -108,12 +108,6 @@ def neighbours(
     made = [_joined(each, lacking.get(each.axis)) for each in found if each is not None]
     kept = [each for each in made if each is not None]
     return tuple(sorted(kept, key=lambda each: (each.loss is None, each.loss or 0.0)))
-
-
-def value_of(plan: Plan, dollars: bool) -> float:
-    """Seconds of a plan's step, or its dollars."""
-    assert plan.predicted is not None
-    return (plan.predicted.usd_per_step or 0.0) if dollars else plan.predicted.step_seconds
 
 
 def rows(found: Sequence[Neighbour]) -> list[dict[str, str]]:
@@ -200,12 +194,8 @@ def _recomputing(
         other = np.asarray(_differing(table, best.layout)[: len(MESH)].any(axis=0))
         kept.append(~other[space.row[space.places(i)]])
     some = space.take(np.flatnonzero(np.concatenate(kept or [np.zeros(0, dtype=bool)])))
-    allowed = space.allows
-    some = replace(
-        some,
-        known=SLOWEST * value,
-        allows=lambda mode: mode != best.layout.recompute and allowed(mode),
-    )
+    terms = space.terms.forbidding(best.layout.recompute)
+    some = replace(some, known=SLOWEST * value, terms=terms)
     search = Search(blocks, some, tries=tries)
     search.run()
     return _neighbour(blocks, RECOMPUTE, search.found.get(0), float(search.left[0]), value)
@@ -224,7 +214,7 @@ def _lacking(blocks: Blocks, space: Space, best: Plan, value: float) -> dict[str
     found: dict[str, _Lacking] = {}
     for table in _beside(blocks, best):
         size, bound = least_bytes(blocks, table), least_seconds(blocks, table)
-        bound = bound * weight(blocks, table, space.dollars)
+        bound = bound * space.terms.weight(blocks, table)
         differs = _differing(table, best.layout)
         for axis, flags in zip(_axes(), differs, strict=True):
             over = np.flatnonzero(flags & (size > space.limit_bytes))

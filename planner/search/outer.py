@@ -28,7 +28,7 @@ from planner.search import family, refined
 from planner.search.chunked import solve_chunked
 from planner.search.inner import Cut, Found, Inner
 from planner.search.problem import RELATIVE
-from planner.search.relaxed_space import Choice, Space, weight
+from planner.search.relaxed_space import Choice, Space
 
 KNOWN = 1e-6
 """How far above a known plan a search begins. Assumed: well above the rounding of a step."""
@@ -185,7 +185,7 @@ class Search:
         most = (refined if table.schedule in EXACT else family).at_once(self.blocks, table)
         some = np.unique(np.append(alike[:most], place))
         rows = table.take(space.row[some])
-        scale = weight(self.blocks, rows, space.dollars)
+        scale = space.terms.weight(self.blocks, rows)
         upper = self._uppers(some) / scale
         if table.schedule in EXACT:
             bound = refined.refined_bound(self.blocks, rows, space.limit_bytes, upper)
@@ -207,7 +207,7 @@ class Search:
     def _solve(self, place: int) -> None:
         space, choice = self.space, self.space.choice(place)
         one = choice.one
-        scale = float(weight(self.blocks, one, space.dollars)[0])
+        scale = float(space.terms.weight(self.blocks, one)[0])
         upper = float(self._uppers(np.array([place]))[0]) / scale
         if one.schedule in EXACT:
             batch = self._batch(place)
@@ -235,7 +235,7 @@ class Search:
         near = near[(self.refined[near]) & (self.bound[near] >= self.bound[place])]
         places = np.array([place, *(int(each) for each in near[:most] if each != place)][:most])
         rows = table.take(self.space.row[places])
-        upper = self._uppers(places) / weight(self.blocks, rows, self.space.dollars)
+        upper = self._uppers(places) / self.space.terms.weight(self.blocks, rows)
         inner = Inner(self.blocks, rows, self.space.limit_bytes, self.space.allows)
         held = self._most(rows, upper)
         return _Batch(inner, {int(each): row for row, each in enumerate(places)}, held)

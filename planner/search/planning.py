@@ -3,8 +3,10 @@
 from planner.cost.blocks import Blocks
 from planner.search import optimum, tabulated
 from planner.search import reasons as tabulated_reasons
+from planner.search.exact import memory_limits
 from planner.search.explanation import Explanation, explained, loses
-from planner.search.neighbours import neighbours, value_of
+from planner.search.front import Front, front
+from planner.search.neighbours import neighbours
 from planner.search.outer import Tally
 from planner.search.ranking import Ranking
 from planner.search.wishes import Wishes
@@ -23,14 +25,16 @@ def choose(
     top_k: int = 5,
     allow_at_risk: bool = False,
     wishes: Wishes | None = None,
+    throughput: float | None = None,
 ) -> tuple[Ranking, tuple[Plan, ...]]:
     """The ranking and up to top_k plans, the best one with its reasons. Behind it, an exact search
     has what was solved on the way and the best neighbours. allow_at_risk: also plans whose peak is
-    above AT_RISK of the device's memory.
+    above AT_RISK of the device's memory. throughput: of objective "devices", tokens per second.
 
     Raises InputError for an unknown objective, NoPlanError when nothing fits.
     """
-    ranked = optimum.rank(blocks, _objective(objective), top_k, allow_at_risk, wishes)
+    asked = _objective(objective)
+    ranked = optimum.rank(blocks, asked, top_k, allow_at_risk, wishes, throughput)
     best = ranked.plans[0]
     if ranked.space is None:
         why = tabulated_reasons.why(blocks, ranked.tables, best)
@@ -38,8 +42,8 @@ def choose(
     near = neighbours(blocks, ranked.space, best, TRIES)
     found = [each.plan.replace(asked=best.asked) for each in near if each.plan is not None]
     others = {plan.title: plan for plan in (*ranked.plans[1:], *found)}
-    dollars = ranked.space.dollars
-    behind = sorted(others.values(), key=lambda plan: value_of(plan, dollars))
+    value = ranked.space.terms.value
+    behind = sorted(others.values(), key=value)
     why = (*tabulated_reasons.opening(best), *loses(near))
     return ranked, (best.replace(why=why), *behind[: top_k - 1])
 
@@ -49,7 +53,24 @@ def _objective(text: str) -> Objective:
         return "time"
     if text == "cost":
         return "cost"
-    raise InputError(f"--objective: {text!r} is unknown; choose time or cost")
+    if text == "devices":
+        return "devices"
+    raise InputError(f"--objective: {text!r} is unknown; choose time, cost or devices")
+
+
+def pareto(blocks: Blocks, allow_at_risk: bool = False, wishes: Wishes | None = None) -> Front:
+    """The front of step time, memory left free and cost. Raises NoPlanError when nothing fits,
+    InputError on shared cores and for a wish that cannot be kept."""
+    wishes = wishes or Wishes()
+    if blocks.cluster.shared_cores is not None:
+        raise InputError("--pareto needs a cluster whose ranks have devices of their own")
+    wishes.check(blocks.runtime)
+    for limit in memory_limits(blocks, wishes, allow_at_risk):
+        found = front(blocks, limit, wishes)
+        if found.points:
+            return found
+    optimum.rank(blocks, "time", 1, allow_at_risk, wishes)  # says why nothing fits
+    raise AssertionError("a plan of all devices fits, but the front is empty")
 
 
 def explain(plan: Plan) -> Explanation:
@@ -70,6 +91,7 @@ def headline(blocks: Blocks, ranked: Ranking) -> str:
         proof = f"within {ranked.gap:.2%} of the best of the space"
     if ranked.outcome is not None:
         proof += _family(ranked.outcome.tally)
+        proof += f"; {ranked.claim}" if ranked.claim else ""
         return (
             f"{_asked(blocks)}: {_became(ranked)}, gap {ranked.gap or 0.0:.2%}, {proof}; "
             f"calibration {calibration}"

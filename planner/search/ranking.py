@@ -22,7 +22,8 @@ class Ranking:
 
     lower_bound_seconds: no plan of the space has a shorter step (for objective "cost": no plan
     costs less than a step of this length of the best plan's devices).
-    gap = 1 - lower bound / best. Both None where no bound is known.
+    gap = 1 - lower bound / best. Both None where no bound is known. claim: what else is proven, in
+    words.
     """
 
     plans: tuple[Plan, ...]
@@ -37,6 +38,7 @@ class Ranking:
     outcome: Outcome | None
     wall_seconds: float
     cpu_seconds: float
+    claim: str = ""
 
     @property
     def proven(self) -> bool:

@@ -21,7 +21,7 @@ from planner.cost.relaxation import hides_hops, least_bytes, relax
 from planner.search import space
 from planner.search.inner import Allows, Inner
 from planner.search.space import divisors
-from planner.search.wishes import Wishes
+from planner.search.terms import Terms
 from planner.spec.runtime import Axis, Schedule
 
 BATCH = 65_536
@@ -49,8 +49,7 @@ class Space:
 
     Those whose bound is over `kept` times the step of a plan known are not kept. enumerated: all
     choices of the space; possible: those that may fit. leanest: of least memory, fitting or not.
-    known: value of a plan of the space, infinite if none is known. limit_bytes: memory of a rank.
-    dollars: values are a step's dollars. allows: ways to recompute.
+    known: value of a plan of the space, infinite if none is known.
     """
 
     tables: list[Candidates]
@@ -62,9 +61,7 @@ class Space:
     possible: int
     leanest: Choice | None
     known: float
-    limit_bytes: float
-    dollars: bool
-    allows: Allows
+    terms: Terms
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -86,39 +83,27 @@ class Space:
     def within(self, limit_bytes: float) -> "Space":
         """Those that may fit a smaller limit."""
         some = self.take(np.flatnonzero(self.least_bytes <= limit_bytes))
-        return replace(some, limit_bytes=limit_bytes)
+        return replace(some, terms=self.terms.within(limit_bytes))
+
+    @property
+    def limit_bytes(self) -> float:
+        """Memory of a rank."""
+        return self.terms.limit_bytes
+
+    @property
+    def allows(self) -> Allows:
+        """Ways to recompute."""
+        return self.terms.wishes.allows
 
 
-def weight(blocks: Blocks, table: Candidates, dollars: bool) -> Floats:
-    """What one second of each row counts: 1, or the dollars of its devices."""
-    if not dollars:
-        return np.ones(len(table))
-    price = blocks.cluster.accelerator.price_usd_per_hour or 0.0
-    devices = table.dp * table.tp * table.cp * table.pp
-    result: Floats = devices * price / 3600
-    return result
-
-
-def relaxed_space(
-    blocks: Blocks,
-    limit_bytes: float,
-    dollars: bool = False,
-    wishes: Wishes | None = None,
-    known: float = np.inf,
-    kept: float = KEPT,
-) -> Space:
+def relaxed_space(blocks: Blocks, terms: Terms, known: float = np.inf, kept: float = KEPT) -> Space:
     """Enumerate, leave out what surely exceeds the limit, and relax the rest.
 
     known: value of a plan of the space, if there is one at hand; choices whose bound is over `kept`
     times the best known value are left out.
     """
-    wishes = wishes or Wishes()
-    sizes = [blocks.cluster.devices]
-    if dollars:
-        per_node = blocks.cluster.devices_per_node
-        sizes = [per_node * n for n in divisors(blocks.cluster.nodes)]
-    made = _Relaxing(blocks, limit_bytes, dollars, wishes, known, kept)
-    for devices in sizes:
+    made = _Relaxing(blocks, terms, known, kept)
+    for devices in terms.devices(blocks):
         asked = space.Question(
             blocks.model, blocks.cluster, blocks.workload, blocks.runtime, devices
         )
@@ -145,17 +130,8 @@ def _sized(bare: Ints, sizes: dict[int, list[int]], levels: range) -> tuple[Ints
 class _Relaxing:
     """Builds a Space depth by depth."""
 
-    def __init__(
-        self,
-        blocks: Blocks,
-        limit: float,
-        dollars: bool,
-        wishes: Wishes,
-        known: float,
-        kept: float,
-    ):
-        self.blocks, self.limit, self.dollars, self.wishes = blocks, limit, dollars, wishes
-        self.known, self.kept = known, kept
+    def __init__(self, blocks: Blocks, terms: Terms, known: float, kept: float):
+        self.blocks, self.terms, self.known, self.kept = blocks, terms, known, kept
         self.tables: list[Candidates] = []
         self.bounds: list[Floats] = []
         self.peaks: list[Floats] = []
@@ -190,7 +166,7 @@ class _Relaxing:
         orders: list[tuple[Axis, ...]],
     ) -> None:
         """How many choices there are, without a table of them."""
-        if self.wishes.chooses:
+        if self.terms.wishes.chooses:
             return  # those that may fit are counted as they are filtered
         for dp in np.unique(bare[:, space.DP]).tolist():
             own = bare[bare[:, space.DP] == dp]
@@ -216,7 +192,7 @@ class _Relaxing:
             least = least_bytes(self.blocks, table)
             if first == 0:
                 self._remember(table, least)
-            fits = least <= self.limit
+            fits = least <= self.terms.limit_bytes
             found.append(rows[fits])
             peaks.append(least[fits])
             # those whose largest size so far fits
@@ -243,14 +219,14 @@ class _Relaxing:
         for schedule, vpp in schedules:
             own = np.flatnonzero(space.allowed(asked, plain.pp, schedule, rows))
             table = replace(plain.take(own), schedule=schedule, vpp=vpp)
-            if self.wishes.chooses:
-                kept = np.flatnonzero(self.wishes.keep(table))
+            if self.terms.wishes.chooses:
+                kept = np.flatnonzero(self.terms.wishes.keep(table))
                 own, table = own[kept], table.take(kept)
                 self.enumerated += len(own)
             if not len(own):
                 continue
             step = pieces.take(own).step(schedule, hides_hops(self.blocks, table))
-            bound = step * weight(self.blocks, table, self.dollars)
+            bound = step * self.terms.weight(self.blocks, table)
             near = np.flatnonzero(bound < self.kept * self.known)
             self.possible += len(own)
             if len(near):
@@ -266,9 +242,9 @@ class _Relaxing:
             return
         place = min(plain, key=lambda i: float(self.bounds[i].min()))
         one = Choice(self.tables[place], int(self.bounds[place].argmin())).one
-        found = Inner(self.blocks, one, self.limit, self.wishes.allows).first(0)
+        found = Inner(self.blocks, one, self.terms.limit_bytes, self.terms.wishes.allows).first(0)
         if found.best is not None:
-            value = found.best.step_seconds * float(weight(self.blocks, one, self.dollars)[0])
+            value = found.best.step_seconds * float(self.terms.weight(self.blocks, one)[0])
             self.known = min(self.known, value)
 
     def space(self) -> Space:
@@ -286,7 +262,5 @@ class _Relaxing:
             possible=self.possible,
             leanest=leanest,
             known=self.known,
-            limit_bytes=self.limit,
-            dollars=self.dollars,
-            allows=self.wishes.allows,
+            terms=self.terms,
         )

@@ -158,11 +158,14 @@ class Wishes:
         """The wishes that a plan was searched with."""
         return cls.of(asked.fix, asked.forbid, asked.memory_limit, asked.memory_headroom)
 
-    def asked(self, objective: Objective, limit_bytes: float) -> Asked:
+    def asked(
+        self, objective: Objective, limit_bytes: float, throughput: float | None = None
+    ) -> Asked:
         """The question that a plan carries. limit_bytes: what its search let it use."""
         found = {wanted: self._texts(wanted) for wanted in (True, False)}
         return Asked(
             objective=objective,
+            throughput=throughput,
             limit_bytes=limit_bytes,
             memory_limit=self.memory_limit,
             memory_headroom=self.memory_headroom,

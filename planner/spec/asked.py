@@ -6,18 +6,20 @@ import pydantic
 
 from planner.spec.documents import Frozen
 
-Objective = Literal["time", "cost"]
+Objective = Literal["time", "cost", "devices"]
 
 
 class Asked(Frozen):
     """What a plan was searched for.
 
+    throughput: tokens per second that the fewest devices had to reach (objective devices).
     limit_bytes: memory of a device that it might use. memory_limit, memory_headroom: the user's
     words for it; without them a share of the device (planner.spec.plan.AT_RISK), or all of it
     where nothing else fits. fix, forbid: `key=value` that it had to have, or not to have.
     """
 
     objective: Objective = "time"
+    throughput: float | None = pydantic.Field(default=None, gt=0)
     limit_bytes: float = pydantic.Field(gt=0)
     memory_limit: str | None = None
     memory_headroom: str | None = None

@@ -12,7 +12,6 @@ from planner.search.neighbours import (
     SLOWEST,
     Neighbour,
     neighbours,
-    value_of,
 )
 from planner.search.ranking import NoPlanError
 from planner.spec.layout import Layout
@@ -76,7 +75,8 @@ def _peaks(blocks: Blocks, one) -> list[float]:  # type: ignore[no-untyped-def]
 
 
 def _compare(best: Plan, plans: Every, axis: str, near: Neighbour | None) -> None:
-    value = value_of(best, dollars=False)
+    assert best.predicted is not None
+    value = best.predicted.step_seconds
     others = [step for layout, step in plans if differs(layout, best.layout, axis)]
     least = min(others, default=np.inf) / value - 1
     if least < SLOWEST - 1 - 1e-5:
