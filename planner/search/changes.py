@@ -7,11 +7,10 @@
 
 The plan at hand, valued under the change, is where each search begins: what is not better is
 bounded away, so a change that changes nothing costs little more than the bounds of its choices.
-More and less memory use one relaxed space, the larger one.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,28 +53,22 @@ class Change:
         return f"{self.what} would {verb} {abs(self.saved):.1%}{per}, {with_plan}."
 
 
-def changes(blocks: Blocks, space: Space, best: Plan, terms: Terms) -> Iterator[Change]:
-    """What would change the decision for `best`. space: of MORE_MEMORY_BYTES above the limit."""
-    yield from _memory(blocks, space, best, terms)
+def changes(blocks: Blocks, best: Plan, terms: Terms) -> Iterator[Change]:
+    """What would change the decision for `best`, the best plan on these terms."""
+    yield from _memory(blocks, best, terms)
     yield from _network(blocks, best, terms)
     yield from _batch(blocks, best, terms)
     for wish in terms.wishes.choices:
         what = f"Without {'--fix' if wish.wanted else '--forbid'} {wish.text} it"
-        freed = relaxed_space(blocks, terms.without(wish), terms.value(best), kept=1.0)
-        yield _change(blocks, "wish", what, freed, best, best)
+        yield _researched(blocks, "wish", what, best, terms.without(wish))
 
 
-def _memory(blocks: Blocks, space: Space, best: Plan, terms: Terms) -> Iterator[Change]:
-    assert best.predicted is not None
-    size = format_bytes(MORE_MEMORY_BYTES)
-    more = replace(space, known=terms.value(best))
-    yield _change(blocks, "memory", f"{size} more memory per device", more, best, best)
-    fewer = terms.limit_bytes - MORE_MEMORY_BYTES
-    if fewer > 0:
-        holds = best.predicted.peak_bytes <= fewer
-        less = replace(space.within(fewer), known=terms.value(best) if holds else np.inf)
-        same = best if holds else None
-        yield _change(blocks, "memory", f"{size} less memory per device", less, best, same)
+def _memory(blocks: Blocks, best: Plan, terms: Terms) -> Iterator[Change]:
+    size, limit = format_bytes(MORE_MEMORY_BYTES), terms.limit_bytes
+    for words, other in (("more", limit + MORE_MEMORY_BYTES), ("less", limit - MORE_MEMORY_BYTES)):
+        if other > 0:
+            what = f"{size} {words} memory per device"
+            yield _researched(blocks, "memory", what, best, terms.within(other))
 
 
 def _network(blocks: Blocks, best: Plan, terms: Terms) -> Iterator[Change]:

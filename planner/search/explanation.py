@@ -80,13 +80,11 @@ def explained(blocks: Blocks, plan: Plan) -> Explanation:
     """Search the question of a plan, its neighbours, and the questions around it."""
     asked = asked_of(plan)
     terms = Terms.of_asked(asked, plan)
-    more = terms.within(asked.limit_bytes + MORE_MEMORY_BYTES)
-    wide = relaxed_space(blocks, more, terms.value(plan))
-    space = wide.within(asked.limit_bytes)
+    space = relaxed_space(blocks, terms, terms.value(plan))
     better = _better(blocks, space, plan)
     best = better or plan
     near = neighbours(blocks, space, best)
-    changed = tuple(changes(blocks, wide, best, terms))
+    changed = tuple(changes(blocks, best, terms))
     binding = tuple(_binding(best, asked, near, changed))
     lines = [*opening(plan), *_beaten(better, plan, terms), *loses(near)]
     lines += [f"What binds: {'; '.join(binding) or 'nothing that was tried'}."]

@@ -28,10 +28,7 @@ from planner.search import family, refined
 from planner.search.chunked import solve_chunked
 from planner.search.inner import Cut, Found, Inner
 from planner.search.problem import RELATIVE
-from planner.search.relaxed_space import Choice, Space
-
-KNOWN = 1e-6
-"""How far above a known plan a search begins. Assumed: well above the rounding of a step."""
+from planner.search.relaxed_space import KNOWN, Choice, Space
 
 
 @dataclass(frozen=True, slots=True)

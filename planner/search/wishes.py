@@ -203,6 +203,13 @@ class Wishes:
                 kept &= wish.holds(table) == wish.wanted
         return kept
 
+    def keep_states(self, table: Candidates) -> Flags:
+        """The rows that wishes for the mesh and the states leave, whatever their microbatch, their
+        schedule and placement, [N]."""
+        later = ("recompute", "micro_batch", "schedule", "vpp", "axis_order")
+        some = tuple(wish for wish in self.choices if wish.key not in later)
+        return replace(self, choices=some).keep(table)
+
     def allows(self, mode: str) -> bool:
         """Whether layers may recompute so."""
         wishes = [wish for wish in self.choices if wish.key == "recompute"]
