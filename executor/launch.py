@@ -34,8 +34,8 @@ def run_plan(plan: Plan, options: RunOptions | None = None, **changes: Any) -> M
         directory = Path(folder)
         documents.save(plan, directory / "plan.json")
         command = rank_command(directory, options)
-        environment = _environment("cuda" if backend == "nccl" else "cpu")
-        supervise(command, plan.layout.devices, environment, directory, options.timeout_seconds)
+        processes = environment(backend)
+        supervise(command, plan.layout.devices, processes, directory, options.timeout_seconds)
         return documents.load(Measured, directory / "measured.json")
 
 
@@ -54,8 +54,9 @@ def held_bytes(plan: Plan) -> float:
     weight, gradient = weight_dtype(dtype), gradient_dtype(dtype, plan.runtime)
     states = (3 if weight != gradient else 2) * gradient.itemsize
     parameters = sum(p.numel() for p in meta_model(plan.model, 1).parameters())
-    copies = 1 if layout.zero else layout.dp
-    held = layout.dp * (weight.itemsize + gradient.itemsize) + copies * states
+    replicas = layout.dp * layout.cp
+    copies = 1 if layout.zero else replicas
+    held = replicas * (weight.itemsize + gradient.itemsize) + copies * states
     return float(parameters * held)
 
 
@@ -72,7 +73,9 @@ def rank_command(directory: Path, options: RunOptions) -> list[str]:
     ]
 
 
-def _environment(device: str) -> dict[str, str]:
+def environment(backend: Backend) -> dict[str, str]:
+    """Environment variables of every rank's process."""
+    device = "cuda" if backend == "nccl" else "cpu"
     paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     search = os.pathsep.join(path for path in paths if path)
     return {**os.environ, **rank_environment(device), "PYTHONPATH": search}

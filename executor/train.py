@@ -84,8 +84,8 @@ class Trainer:
     def _batch(self, step: int) -> data.Microbatches:
         self.progress.prefix = f"step {step}, "
         self.progress.mark("barrier")
-        dp = self.mesh.coordinate("dp")
-        return data.microbatches(self.plan, dp, self.options.seed, step, self.device)
+        place, seed = self.mesh.place, self.options.seed
+        return data.microbatches(self.plan, place, seed, step, self.device)
 
     def _timed_step(self, step: int, result: RankResult) -> None:
         batch = self._batch(step)
@@ -112,13 +112,13 @@ class Trainer:
         if self.device.type == "cuda":
             return AllocatorMeter()
         tensors = [tensor for pair in batch for tensor in pair]
-        return StorageMeter([*self._resident(), *tensors])
+        return StorageMeter([*resident(self.share), *tensors])
 
-    def _resident(self) -> list[torch.Tensor]:
-        """Everything that lives from step to step."""
-        share = self.share
-        tables = list(share.model.buffers())
-        return [share.flat.weights, share.flat.gradients, *share.updater.state(), *tables]
+
+def resident(share: Share) -> list[torch.Tensor]:
+    """Everything of a rank that lives from step to step."""
+    tables = list(share.model.buffers())
+    return [share.flat.weights, share.flat.gradients, *share.updater.state(), *tables]
 
 
 def resident_bytes() -> float:

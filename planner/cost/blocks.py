@@ -438,9 +438,9 @@ class Blocks:
         return self.profile.composition.get(phase, 1.0) if self.profile else 1.0
 
     def _exchange(self, collectives: Sequence[Collective], division: Division) -> float:
-        return sum(node.count * self._one_exchange(node, division) for node in collectives)
+        return sum(node.count * self.exchange_seconds(node, division) for node in collectives)
 
-    def _one_exchange(self, node: Collective, division: Division) -> float:
+    def exchange_seconds(self, node: Collective, division: Division) -> float:
         """Seconds of one collective of a block."""
         ranks, stride = {
             "tp": (division.tp, division.stride),

@@ -61,6 +61,11 @@ def expert_data_parallel(graph: nx.DiGraph, expert: DataParallel, name: str) -> 
     return _collectives(expert, _shapes(graph, expert=True), name + "experts.")
 
 
+def flat_elements(graph: nx.DiGraph, dense: DataParallel) -> int:
+    """Elements of one flat buffer of all parameters of a graph, padding included."""
+    return _flat(dense, _shapes(graph, expert=False) + _shapes(graph, expert=True))
+
+
 def replicated_gradients(
     graph: nx.DiGraph, view: RankView, dense: DataParallel, name: str
 ) -> list[Collective]:
