@@ -205,6 +205,13 @@ class Blocks:
         asked = plan.model, plan.cluster, plan.workload, plan.runtime, plan.profile
         return cls(*asked, calibration=plan.calibration)
 
+    def changed(self, **parts: Any) -> "Blocks":
+        """The same question with another cluster, workload or runtime; the graphs are shared."""
+        names = ("model", "cluster", "workload", "runtime", "profile")
+        kept = {name: parts.get(name, getattr(self, name)) for name in names}
+        graphs = self.graphs if kept["model"] is self.model else None
+        return Blocks(**kept, graphs=graphs, calibration=self.calibration)
+
     @property
     def element_bytes(self) -> int:
         """Bytes of one stored weight or activation."""

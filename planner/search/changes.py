@@ -11,14 +11,13 @@ bounded away, so a change that changes nothing costs little more than the bounds
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from planner.cost.blocks import Blocks
-from planner.search.exact import plan_of
 from planner.search.outer import Search, Solved
 from planner.search.relaxed_space import Space, relaxed_space
+from planner.search.solved_plan import plan_of
 from planner.search.terms import Terms
 from planner.simulator.prediction import planned
 from planner.spec.plan import Plan
@@ -76,7 +75,7 @@ def _network(blocks: Blocks, best: Plan, terms: Terms) -> Iterator[Change]:
     for factor, words in ((2.0, "Twice"), (0.5, "Half")):
         speed = factor * outer.bandwidth_bytes_per_second
         tiers = (*inner, outer.replace(bandwidth_bytes_per_second=speed))
-        changed = _again(blocks, cluster=blocks.cluster.replace(tiers=tiers))
+        changed = blocks.changed(cluster=blocks.cluster.replace(tiers=tiers))
         what = f"{words} the bandwidth of {outer.name}"
         yield _researched(changed, "network", what, best, terms)
 
@@ -85,17 +84,8 @@ def _batch(blocks: Blocks, best: Plan, terms: Terms) -> Iterator[Change]:
     batch = blocks.workload.global_batch
     for size, words in ((2 * batch, "Twice"), (batch // 2, "Half")):
         if size and (size > batch or batch % 2 == 0):
-            changed = _again(blocks, workload=blocks.workload.replace(global_batch=size))
+            changed = blocks.changed(workload=blocks.workload.replace(global_batch=size))
             yield _researched(changed, "batch", f"{words} the batch", best, terms, batch / size)
-
-
-def _again(blocks: Blocks, **changed: Any) -> Blocks:
-    """The same question with another part; the graphs are shared."""
-    parts: dict[str, Any] = {
-        name: changed.get(name, getattr(blocks, name))
-        for name in ("model", "cluster", "workload", "runtime", "profile")
-    }
-    return Blocks(**parts, graphs=blocks.graphs, calibration=blocks.calibration)
 
 
 def _researched(

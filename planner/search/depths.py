@@ -10,7 +10,7 @@ columns (planner.cost.block_tables.cost_together) instead of many over short one
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,16 +57,22 @@ class Depth:
         names = dict.fromkeys(schedule for schedule, _ in self.schedules)
         return {name: space.allowed(self.asked, self.pp, name, rows) for name in names}
 
-    def count(self) -> int:
-        """How many choices there are, fitting or not: without a table of them."""
+    def count(self, wishes: Wishes) -> int:
+        """How many choices there are, fitting or not: one row stands for all that are alike."""
         keys = [space.COLUMNS.index(name) for name in ("dp", "cp", "zero")]
         _, first, often = np.unique(
             self.bare[:, keys], axis=0, return_index=True, return_counts=True
         )
         rows, own = _sized(self.bare[first], _sizes(self), range(LEVELS[-1]))
-        found = self.allowed(rows)
-        each = sum(found[schedule].astype(np.int64) for schedule, _ in self.schedules)
-        return len(self.orders) * int((each * often[own]).sum())
+        found, total = self.allowed(rows), 0
+        for order in self.orders:
+            plain = self.table(order, rows)
+            for schedule, vpp in self.schedules:
+                kept = found[schedule]
+                if wishes.chooses:
+                    kept = kept & wishes.keep_later(replace(plain, schedule=schedule, vpp=vpp))
+                total += int(often[own][kept].sum())
+        return total
 
 
 def depths(asked: Question, wishes: Wishes) -> list[Depth]:

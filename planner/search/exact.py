@@ -14,16 +14,15 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.search import space
 from planner.search.fewest import Fewest, fewest_devices
-from planner.search.outer import Outcome, Search, Solved
+from planner.search.leanest import nothing_fits
+from planner.search.outer import Outcome, Search
 from planner.search.ranking import NoPlanError, Ranking
 from planner.search.relaxed_space import Space, relaxed_space
-from planner.search.remedy import leanest_plan
+from planner.search.solved_plan import plan_of
 from planner.search.terms import Terms
 from planner.search.wishes import Wishes
-from planner.simulator.prediction import planned
-from planner.spec.asked import Asked, Objective
-from planner.spec.layout import make_stages
-from planner.spec.plan import AT_RISK, Plan
+from planner.spec.asked import Objective
+from planner.spec.plan import AT_RISK
 
 
 def rank_exactly(
@@ -83,7 +82,7 @@ def _first_that_fits(
         outcome = Search(blocks, made, wishes.time_limit_seconds).run()
         if outcome.solved:
             return made, outcome
-    raise NoPlanError(_nothing_fits(blocks, made))
+    raise _nothing_fits(blocks, made)
 
 
 def _with_fewest(
@@ -114,26 +113,18 @@ def _fewest_claim(found: Fewest, throughput: float) -> str:
     return f"{least}; {smaller} {left}"
 
 
-def plan_of(blocks: Blocks, solved: Solved, asked: Asked | None = None) -> Plan:
-    """A solved choice as a plan, predicted by replay. asked: what it was searched for."""
-    cut = solved.cut
-    layout = solved.choice.table.layout(solved.choice.row).replace(recompute=cut.mode)
-    made = planned(blocks, layout, make_stages(layout, cut.counts, cut.recomputed))
-    return made.replace(asked=asked)
-
-
-def _nothing_fits(blocks: Blocks, made: Space) -> str:
+def _nothing_fits(blocks: Blocks, made: Space) -> NoPlanError:
     if made.leanest is None:
         asked = space.Question(
             blocks.model, blocks.cluster, blocks.workload, blocks.runtime, blocks.cluster.devices
         )
-        return (
+        return NoPlanError(
             f"no legal way to divide {blocks.model.name} over {blocks.cluster.devices} devices: "
             + "; ".join(space.why_empty(asked))
             + ". Change --global-batch, --seq-len, --fix or --forbid, or the number of devices."
         )
     leanest = _leanest(blocks, made.leanest.one)
-    return leanest_plan(blocks, leanest, made.enumerated, made.limit_bytes)
+    return nothing_fits(blocks, leanest, made.enumerated, made.limit_bytes)
 
 
 def _leanest(blocks: Blocks, one: Candidates) -> Candidates:

@@ -10,11 +10,11 @@ from typing import Any
 from planner.cost.blocks import Blocks
 from planner.search.answer import plan_json
 from planner.search.changes import MORE_MEMORY_BYTES, WORTH_SAYING, Change, changes
-from planner.search.exact import plan_of
 from planner.search.neighbours import Neighbour, neighbours
 from planner.search.outer import Search
 from planner.search.reasons import opening
 from planner.search.relaxed_space import Space, relaxed_space
+from planner.search.solved_plan import plan_of
 from planner.search.terms import Terms
 from planner.spec.asked import Asked
 from planner.spec.plan import AT_RISK, Plan

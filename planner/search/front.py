@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from planner.cost.blocks import Blocks
-from planner.search.exact import plan_of
 from planner.search.outer import Outcome, Search
 from planner.search.relaxed_space import Space, relaxed_space
+from planner.search.solved_plan import plan_of
 from planner.search.space import divisors
 from planner.search.terms import Terms
 from planner.search.wishes import Wishes

@@ -30,9 +30,9 @@ from planner.cost.candidates import Candidates
 from planner.cost.memory import stage_memory
 from planner.cost.relaxation import least_bytes, least_seconds
 from planner.search import space as legal_space
-from planner.search.exact import plan_of
 from planner.search.outer import Search, Solved
 from planner.search.relaxed_space import KEPT, Space
+from planner.search.solved_plan import plan_of
 from planner.search.space import divisors
 from planner.search.stage_tables import modes
 from planner.spec.layout import Layout

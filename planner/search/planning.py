@@ -1,14 +1,15 @@
 """Planning: from a question to explained plans; what the command line and notebooks call."""
 
 from planner.cost.blocks import Blocks
-from planner.search import optimum, tabulated
+from planner.search import optimum, remedy, tabulated
 from planner.search import reasons as tabulated_reasons
 from planner.search.exact import memory_limits
 from planner.search.explanation import Explanation, explained, loses
 from planner.search.front import Front, front
 from planner.search.neighbours import neighbours
 from planner.search.outer import Tally
-from planner.search.ranking import Ranking
+from planner.search.ranking import NoPlanError, Ranking
+from planner.search.terms import Terms
 from planner.search.wishes import Wishes
 from planner.simulator.prediction import predict
 from planner.spec.asked import Objective
@@ -34,7 +35,10 @@ def choose(
     Raises InputError for an unknown objective, NoPlanError when nothing fits.
     """
     asked = _objective(objective)
-    ranked = optimum.rank(blocks, asked, top_k, allow_at_risk, wishes, throughput)
+    try:
+        ranked = optimum.rank(blocks, asked, top_k, allow_at_risk, wishes, throughput)
+    except NoPlanError as error:
+        raise _helped(error, blocks, asked, wishes) from None
     best = ranked.plans[0]
     if ranked.space is None:
         why = tabulated_reasons.why(blocks, ranked.tables, best)
@@ -46,6 +50,18 @@ def choose(
     behind = sorted(others.values(), key=value)
     why = (*tabulated_reasons.opening(best), *loses(near))
     return ranked, (best.replace(why=why), *behind[: top_k - 1])
+
+
+def _helped(
+    error: NoPlanError, blocks: Blocks, objective: Objective, wishes: Wishes | None
+) -> NoPlanError:
+    """The error with what would make a plan fit, found by searches (not on shared cores, nor where
+    a throughput was asked for)."""
+    if blocks.cluster.shared_cores is not None or objective == "devices":
+        return error
+    wishes = wishes or Wishes()
+    limit = wishes.memory_bytes(blocks.cluster.memory_bytes)
+    return NoPlanError(error.limit, remedy.told(blocks, Terms(limit, objective == "cost", wishes)))
 
 
 def _objective(text: str) -> Objective:
@@ -69,7 +85,7 @@ def pareto(blocks: Blocks, allow_at_risk: bool = False, wishes: Wishes | None = 
         found = front(blocks, limit, wishes)
         if found.points:
             return found
-    optimum.rank(blocks, "time", 1, allow_at_risk, wishes)  # says why nothing fits
+    choose(blocks, "time", 1, allow_at_risk, wishes)  # says why nothing fits
     raise AssertionError("a plan of all devices fits, but the front is empty")
 
 

@@ -9,7 +9,14 @@ from planner.spec.plan import Plan
 
 
 class NoPlanError(Exception):
-    """No legal plan fits; the message names the binding limit and what would help."""
+    """No legal plan fits; the message names the binding limit and what would help.
+
+    limit: the first part of it, without the leanest choice.
+    """
+
+    def __init__(self, limit: str, leanest: str = ""):
+        super().__init__(f"{limit} {leanest}" if leanest else limit)
+        self.limit = limit
 
 
 @dataclass(frozen=True, slots=True)

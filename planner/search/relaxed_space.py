@@ -132,8 +132,7 @@ class _Relaxing:
     def size(self, asked: Question) -> None:
         """All choices of one number of devices."""
         found = depths(asked, self.terms.wishes)
-        if not self.terms.wishes.chooses:
-            self.enumerated += sum(depth.count() for depth in found)
+        self.enumerated += sum(depth.count(self.terms.wishes) for depth in found)
         leanest = fill(self.blocks, found, self.terms.limit_bytes)
         if leanest and (not self.leanest or leanest.peak_bytes < self.leanest.peak_bytes):
             self.leanest = leanest
@@ -181,8 +180,6 @@ class _Relaxing:
         least, found = self._least(plain), depth.allowed(depth.rows[some])
         chosen = {each: self._chosen(plain, each, found[each[0]]) for each in depth.schedules}
         self.possible += sum(int(flags.sum()) for flags in chosen.values())
-        if self.terms.wishes.chooses:
-            self.enumerated += sum(int(flags.sum()) for flags in chosen.values())
         any_of = np.any(list(chosen.values()), axis=0)
         near = np.flatnonzero(any_of & (least < self._near()))
         if not len(near):

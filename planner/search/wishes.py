@@ -38,6 +38,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "zero": ("0", "1", "2", "3"),
 }
 """All that there is of a choice."""
+LATER = ("recompute", "micro_batch", "schedule", "vpp", "axis_order")
+"""Keys that are decided after mesh and states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +206,13 @@ class Wishes:
         return kept
 
     def keep_states(self, table: Candidates) -> Flags:
-        """The rows that wishes for the mesh and the states leave, whatever their microbatch, their
-        schedule and placement, [N]."""
-        later = ("recompute", "micro_batch", "schedule", "vpp", "axis_order")
-        some = tuple(wish for wish in self.choices if wish.key not in later)
+        """The rows that wishes for the mesh and the states leave, [N]."""
+        some = tuple(wish for wish in self.choices if wish.key not in LATER)
+        return replace(self, choices=some).keep(table)
+
+    def keep_later(self, table: Candidates) -> Flags:
+        """The rows that wishes for anything else leave, [N]."""
+        some = tuple(wish for wish in self.choices if wish.key in LATER)
         return replace(self, choices=some).keep(table)
 
     def allows(self, mode: str) -> bool:
