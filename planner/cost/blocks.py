@@ -257,7 +257,9 @@ class Blocks:
 
     def costs(self, block: Block, divisions: Divisions, field: str) -> Floats:
         """One field of the block's cost under many divisions, [D]."""
-        register = self._registers.setdefault(block, Register(NUMBERS))
+        register = self._registers.get(block)
+        if register is None:
+            register = self._registers[block] = Register(NUMBERS)
         missing = register.missing(divisions)
         if missing is not None:
             register.add(missing, self._cost_columns(block, missing))

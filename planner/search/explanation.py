@@ -106,7 +106,8 @@ def loses(near: tuple[Neighbour, ...]) -> tuple[str, ...]:
         assert plan is not None
         assert plan.predicted is not None
         assert loss is not None
-        serves = f"the best with another {', '.join(axes[title])}"
+        best = "the best" if each.proven else "the best found"
+        serves = f"{best} with another {', '.join(axes[title])}"
         if abs(loss) < WORTH_SAYING:
             lines.append(f"{title} is as good ({serves}).")
         else:
