@@ -115,7 +115,7 @@ def test_fewer_devices_do_not_reach_the_throughput_in_many_cases() -> None:
 
 def test_the_front_is_a_table_and_json_that_name_the_family() -> None:
     found = planning.pareto(blocks(cluster=gpu_cluster(nodes=2)))
-    assert len(found.rows()) == len(found.points) > 1
+    assert len(found.rows()) == len(found.points) >= 1
     assert "every memory limit in steps of 5%" in found.claim
     value = found.json()
     assert value["schema"] == "pareto/1"
