@@ -141,7 +141,8 @@ def _of_size(blocks: Blocks, terms: Terms, outcomes: list[Outcome]) -> list[Poin
     limit, known = terms.limit_bytes, np.inf
     while limit > 0:
         some = replace(space.within(limit), known=known)
-        outcomes.append(Search(blocks, some).run())
+        search = Search(blocks, some)
+        outcomes.append(search.run())
         solved = outcomes[-1].solved
         if not solved:
             break
@@ -151,6 +152,7 @@ def _of_size(blocks: Blocks, terms: Terms, outcomes: list[Outcome]) -> list[Poin
         points.append(Point(plan, limit, _dollars(plan)))
         limit = grid * (np.ceil(plan.predicted.peak_bytes / grid) - 1)
         known = _known(blocks, some, outcomes[-1], limit)
+        space = replace(some, bound=search.lasting)
     return points
 
 

@@ -79,7 +79,8 @@ class Search:
     inner problems. time_limit_seconds: CPU time after which the first solution ends the search.
 
     best, left: of every goal the value of its best plan, and the least bound of what serves it and
-    stayed open.
+    stayed open. bound: of every choice, for plans below the best value; lasting: for any plan, and
+    so under any smaller memory limit too.
     """
 
     blocks: Blocks
@@ -95,6 +96,7 @@ class Search:
     found: dict[int, Solved] = field(default_factory=dict)
     serves: Flags = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
     bound: Floats = field(default_factory=lambda: np.zeros(0))
+    lasting: Floats = field(default_factory=lambda: np.zeros(0))
     refined: Flags = field(default_factory=lambda: np.zeros(0, dtype=bool))
     batches: dict[int, "_Batch"] = field(default_factory=dict)
 
@@ -139,7 +141,7 @@ class Search:
         self.left = np.full(len(self.serves), np.inf)
         tally.enumerated = space.enumerated
         tally.impossible = space.enumerated - space.possible
-        self.bound = space.bound.copy()
+        self.bound, self.lasting = space.bound.copy(), space.bound.copy()
         self.refined = np.zeros(len(space), dtype=bool)
 
     def _queued(self) -> Ints:
@@ -183,7 +185,8 @@ class Search:
         some = np.unique(np.append(alike[:most], place))
         rows = table.take(space.row[some])
         scale = space.terms.weight(self.blocks, rows)
-        upper = self._uppers(some) / scale
+        uppers = self._uppers(some)
+        upper = uppers / scale
         if table.schedule in EXACT:
             bound = refined.refined_bound(self.blocks, rows, space.limit_bytes, upper)
         else:
@@ -192,6 +195,7 @@ class Search:
             )
             bound = least_seconds(self.blocks, rows, pipeline)
         self.bound[some] = np.maximum(self.bound[some], bound * scale)
+        self.lasting[some] = np.maximum(self.lasting[some], np.minimum(bound * scale, uppers))
         self.refined[some] = True
 
     def _enough(self, begun: float) -> bool:
@@ -212,7 +216,7 @@ class Search:
         else:
             found = solve_chunked(self.blocks, one, space.limit_bytes, upper, space.allows)
             self.tally.family += 1
-        self._note(place, choice, found, scale)
+        self._note(place, choice, found, scale, upper)
 
     def _batch(self, place: int) -> "_Batch":
         """The choices that are tabulated together with one: the next of its table."""
@@ -237,12 +241,14 @@ class Search:
         held = self._most(rows, upper)
         return _Batch(inner, {int(each): row for row, each in enumerate(places)}, held)
 
-    def _note(self, place: int, choice: Choice, found: Found, scale: float) -> None:
+    def _note(self, place: int, choice: Choice, found: Found, scale: float, upper: float) -> None:
         self.tally.solved += 1
         self.tally.replayed += found.replayed
         serves = self.serves[:, place]
         open_value = found.open_seconds * scale
         self.left = np.where(serves, np.minimum(self.left, open_value), self.left)
+        least = min(found.below(upper), found.open_seconds) * scale
+        self.lasting[place] = max(self.lasting[place], least)
         if found.best is None:
             return
         solved = Solved(choice, found.best, found.best.step_seconds * scale)
