@@ -72,6 +72,10 @@ CASES: list[tuple[Any, str, int, str, tuple[int, ...]]] = [
         (0, 127),
     ),
     (wide_gpt2, "dp=4 pp=3 vpp=2 micro_batch=2 schedule=zbv", 96, "bf16", (0, 11)),
+    (wide_llama, "dp=16 micro_batch=2 zero=3", 64, "bf16", (5,)),
+    (wide_gpt2, "dp=4 tp=2 pp=2 micro_batch=2 zero=2", 64, "bf16", (1, 14)),
+    (wide_gpt2, "dp=8 pp=2 micro_batch=2 zero=3 shard=4 schedule=gpipe", 64, "fp32", (15,)),
+    (wide_llama, "dp=8 micro_batch=2 zero=1 shard=4", 64, "fp32", (6,)),
 ]
 
 
