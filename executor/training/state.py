@@ -110,7 +110,9 @@ class _Saving(SavePlanner):
 
     def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
         """The boxes of all ranks are the checkpoint's table of contents."""
-        return create_default_global_save_plan(all_plans)
+        plans: list[SavePlan]
+        plans, metadata = create_default_global_save_plan(all_plans)
+        return plans, metadata
 
     def finish_plan(self, new_plan: SavePlan) -> SavePlan:
         """Nothing is changed any more."""
