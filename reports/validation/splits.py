@@ -33,9 +33,9 @@ SPLITS = (
         CLEAN,
         CLEAN,
         (0.05, 0.92, 0.025),
-        "five of the eight questions lose 2.3 to 5.9 %, on layouts predicted within 0.4 to 2.6 % of "
-        "the next; 41 pairs of runs that differ in ZeRO alone differ by 2.6 % (root mean square "
-        "of one run), at which noise the true means themselves would lose about 1 %",
+        "five of the eight questions lose 2.3 to 5.9 %, on layouts predicted within 0.4 to 2.6 % "
+        "of the next; 41 pairs of runs that differ in ZeRO alone scatter by 2.6 % (root mean "
+        "square of one run), and at that noise the true means themselves would lose about 1 %",
     ),
     Split(
         "the same; model",
@@ -59,9 +59,9 @@ SPLITS = (
         ("vtrain_single",),
         ("hidden",),
         targets=(0.06, 0.95, 0.02),
-        why="226 of the 720 rows have a (hidden, tp, micro_batch) whose layer took 4 to 26 % less "
-        "time than one with less work (tp 4, micro batch 2: 3.31 ms of hidden 1024, 2.75 of 2048), "
-        "which no model does whose time grows with its work",
+        why="226 of the 720 rows are of (hidden, tp, micro_batch) of which one with more work "
+        "took 4 to 26 % less time a layer (tp 4, micro batch 2: 3.31 ms of hidden 1024, 2.75 of "
+        "2048), which no model says whose time grows with its work",
     ),
     Split(
         "vTrain and BLOOM, one calibration; hidden and tp",
