@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from planner.spec.measured import Measured
     from planner.spec.plan import Plan
     from planner.spec.timeline import Timeline
+    from planner.spec.trained import Trained
 
 __version__ = VERSION
-__all__ = ["Plans", "estimate", "main", "plan", "run", "simulate"]
+__all__ = ["Plans", "estimate", "main", "plan", "run", "simulate", "train"]
 
 EXIT_CODES = {"InputError": 2, "NoPlanError": 3, "RunError": 1}
 """Any other exception is our fault: a traceback and exit code 1."""
@@ -84,6 +85,7 @@ def plan(
     profile: Any = None,
     calibration: Any = None,
     objective: str = "time",
+    throughput: float | None = None,
     top_k: int = 5,
     allow_at_risk: bool = False,
     fix: tuple[str, ...] = (),
@@ -103,7 +105,8 @@ def plan(
         model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
     )
     wishes = Wishes.of(fix, forbid, memory_limit, memory_headroom, time_limit)
-    return Plans(*planning.choose(blocks, objective, top_k, allow_at_risk, wishes))
+    chosen = planning.choose(blocks, objective, top_k, allow_at_risk, wishes, throughput)
+    return Plans(*chosen)
 
 
 def estimate(
@@ -142,6 +145,14 @@ def run(planned: "Plan", **options: Any) -> "Measured":
     return run_plan(planned, **options)
 
 
+def train(planned: "Plan", **options: Any) -> "Trained":
+    """Train a plan's model for a task on this machine (executor.training.options.TrainOptions)."""
+    from executor.training.launch import train_plan
+    from executor.training.options import TrainOptions
+
+    return train_plan(planned, TrainOptions(**options))
+
+
 def main() -> None:
     """The command line. Exit codes: 0 ok, 1 our fault, 2 bad input, 3 no feasible plan."""
     sys.exit(_guarded(_app()))
@@ -152,6 +163,8 @@ def _app() -> Callable[..., Any]:
 
     import executor.commands
     import meshwright_demo
+    import meshwright_ledger
+    import meshwright_train
     import planner.commands
     import profiler.commands
     import reports.commands
@@ -173,7 +186,9 @@ def _app() -> Callable[..., Any]:
 
     for room in (planner.commands, profiler.commands, executor.commands, reports.commands):
         room.register(app)
+    meshwright_train.register(app)
     meshwright_demo.register(app)
+    meshwright_ledger.register(app)
     return app
 
 

@@ -1,7 +1,7 @@
 """Runner: the interpreter that gives actions kernels. It runs its rank's order, nothing else.
 
 F     forward of a microbatch; its autograd graph is kept, its output only until it is sent
-B     backward from the received gradient, or from the loss times 1/(microbatches * dp)
+B     backward from the received gradient, or from the loss times 1/(microbatches * dp * cp)
 I, W  the two halves of B                                   executor.split_backward
 SEND  never waits; the tensor is let go once a later message proves that it has arrived
 RECV  waits
@@ -22,8 +22,9 @@ from torch.autograd.graph import get_gradient_edge
 
 from executor.apply import Share
 from executor.data import Microbatches
+from executor.formats import weight_dtype
+from executor.head import widened
 from executor.mesh import Links, Mesh
-from executor.model import widened
 from executor.pipeline import settled_sends, travelling_shape
 from planner.schedule import lowering
 from planner.schedule.action import Action, Kind
@@ -74,11 +75,11 @@ class Runner:
         self._deferral = share.deferral
         self._settled = settled_sends(grid, rank)
         self._shape, self._device = travelling_shape(plan), device
-        self._dtype = share.flat.weights.dtype
+        self._dtype = weight_dtype(plan.workload.dtype)
         self._last = layout.pp * layout.vpp - 1
         self._final = {action.kind: action for action in self.order}
         zero = widened(torch.zeros((), dtype=self._dtype, device=device))
-        self._scale = torch.full_like(zero, 1.0 / (plan.microbatches * layout.dp))
+        self._scale = torch.full_like(zero, 1.0 / (plan.microbatches * mesh.replicas))
         self._state = StepState([], zero, zero)
         self._run: dict[Kind, Callable[[Action], None]] = {
             Kind.FORWARD: self._forward,
@@ -105,12 +106,33 @@ class Runner:
         self._let_go(tuple(state.sends))
         return state.loss, state.norm
 
+    def evaluate(self, batch: Microbatches) -> Tensor:
+        """Forwards only, microbatch after microbatch. Returns the rank's share of the loss."""
+        zero = torch.zeros_like(self._scale)
+        self._state = state = StepState(batch, zero, zero)
+        with torch.no_grad():
+            for k in range(len(batch)):
+                self._forward_everywhere(k)
+        self._let_go(tuple(state.sends))
+        return state.loss
+
+    def _forward_everywhere(self, k: int) -> None:
+        """One microbatch through the rank's stages; nothing is kept."""
+        for stage in self._parts:
+            if stage and stage - 1 not in self._parts:
+                self._receive_forward(Action(stage, Kind.RECEIVE_FORWARD, k))
+            self._forward(Action(stage, Kind.FORWARD, k))
+            self._state.inputs.pop((stage, k), None)
+            if (stage, k) in self._state.outputs:
+                self._send_forward(Action(stage, Kind.SEND_FORWARD, k))
+
     def _forward(self, action: Action) -> None:
         state, (stage, k) = self._state, place(action)
         tokens, targets = state.batch[k]
         x = tokens if stage == 0 else state.inputs[stage, k]
         y = self._parts[stage](x, targets if stage == self._last else None)
-        state.edges[stage, k] = get_gradient_edge(y)
+        if y.requires_grad:
+            state.edges[stage, k] = get_gradient_edge(y)
         if stage == self._last:
             state.loss += y.detach() * self._scale
         elif stage + 1 in self._parts:

@@ -17,6 +17,7 @@ from planner.spec.plan import Plan
 from planner.spec.profile import Profile
 from planner.spec.runtime import SCHEDULES, Runtime
 from planner.spec.timeline import Timeline
+from planner.spec.trained import Trained
 from planner.spec.units import format_bytes, format_count
 from planner.spec.workload import Workload
 
@@ -33,6 +34,7 @@ DOCUMENTS: dict[str, type[Document]] = {
     "plan": Plan,
     "timeline": Timeline,
     "measured": Measured,
+    "trained": Trained,
 }
 
 

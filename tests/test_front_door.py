@@ -160,7 +160,7 @@ WRONG = [
     (("plan", *QUESTION, "--runtime", "megatron"), "megatron-core"),
     (("plan", *QUESTION, "--dtype", "bf17"), "dtype"),
     (("plan", *QUESTION, "--dtype", "fp64"), "no peak FLOP/s"),
-    (("plan", *QUESTION, "--objective", "fun"), "time or cost"),
+    (("plan", *QUESTION, "--objective", "fun"), "time, cost or devices"),
     (("plan", *QUESTION, "--format", "xml"), "table, json, csv"),
     (("plan", *QUESTION, "--profile", "nowhere.json"), "no such file"),
     (("plan", "./nowhere/config.json", *QUESTION[1:]), "no such file"),
@@ -245,3 +245,18 @@ def test_notebook_api() -> None:
         "llama2-7b", "h100-sxm", str(plans.best.layout), seq_len=4096, global_batch=64
     )
     assert again.layout == plans.best.layout
+
+
+def test_ledger_of_a_rank(front: Front, tmp_path: Path) -> None:
+    path, out_path = tmp_path / "plan.json", tmp_path / "ledgers.json"
+    layout = "tp=2 pp=2 dp=16 micro_batch=1 zero=1"
+    asked = ("tiny-gpt2", "h100-sxm:8", "--seq-len", "128", "--global-batch", "32")
+    front("estimate", *asked, "--layout", layout, "--runtime", "native", "-o", str(path))
+    code, out, _ = front("ledger", str(path), "--rank", "63", "-o", str(out_path))
+    assert code == 0
+    assert "all agree" in out
+    value = json.loads(out_path.read_text())
+    assert value["schema"] == "ledgers/1"
+    assert value["differences"] == []
+    code, _, err = front("ledger", str(path), "--rank", "64")
+    assert (code, err.count("ranks 0 to 63")) == (2, 1)

@@ -68,12 +68,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "reports": {"reports", "planner", "pandas", "matplotlib", "jinja2", "typer", "rich", "numpy"},
     "meshwright_demo": {"planner", "profiler", "executor", "reports", "typer", "rich"},
+    "meshwright_ledger": {"planner", "executor", "typer"},
+    "meshwright_train": {"planner", "profiler", "executor", "typer", "rich"},
     "meshwright": {
         "planner",
         "profiler",
         "executor",
         "reports",
         "meshwright_demo",
+        "meshwright_ledger",
+        "meshwright_train",
         "typer",
         "pandas",
     },
@@ -93,7 +97,7 @@ def sources() -> list[Path]:
         for room in ("planner", "profiler", "executor", "reports")
         for path in (ROOT / room).rglob("*.py")
     ]
-    return sorted([*rooms, ROOT / "meshwright.py", ROOT / "meshwright_demo.py"])
+    return sorted([*rooms, *ROOT.glob("meshwright*.py")])
 
 
 def module_of(path: Path) -> str:

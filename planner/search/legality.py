@@ -34,6 +34,33 @@ def mesh_problems(
     replicas = layout.dp * layout.cp
     if layout.shard and replicas % layout.shard:
         yield f"shard={layout.shard} does not divide the dp*cp={replicas} replicas"
+    elif problem := shard_problem(layout.tp, layout.cp, layout.ep, layout.etp, layout.shard or 0):
+        yield problem
+    if problem := stages_problem(model, runtime, layout.pp, layout.vpp):
+        yield problem
+
+
+def stages_problem(model: ModelSpec, runtime: Runtime, pp: int, vpp: int = 1) -> str | None:
+    """Why a runtime cannot cut a model into so many stages; None if it can."""
+    if not runtime.equal_stages or model.layers % (pp * vpp) == 0:
+        return None
+    name = "pp" if vpp == 1 else "pp*vpp"
+    return (
+        f"{name}={pp * vpp} does not divide layers={model.layers}: the stages of runtime "
+        f"{runtime.name!r} are equal"
+    )
+
+
+def shard_problem(tp: int, cp: int, ep: int, etp: int, shard: int) -> str | None:
+    """Why states cannot be divided over `shard` ranks (0: over all replicas); None if they can.
+
+    A sequence lies on cp of these ranks, and experts borrow theirs from them and from tp.
+    """
+    if shard % cp:
+        return f"cp={cp} does not divide shard={shard}"
+    if (shard * tp) % (ep * etp):
+        return f"ep*etp={ep * etp} does not divide shard*tp={shard * tp}"
+    return None
 
 
 def runtime_problems(runtime: Runtime, layout: Layout) -> Iterator[str]:
@@ -46,13 +73,12 @@ def runtime_problems(runtime: Runtime, layout: Layout) -> Iterator[str]:
         yield f"cp_style={layout.cp_style} is not offered by runtime {runtime.name!r} ({listed})"
     if layout.etp > 1 and not runtime.shares_experts:
         yield f"etp={layout.etp} is not offered by runtime {runtime.name!r}; leave it at 1"
-    kept = f"zero={layout.zero} is not offered by runtime {runtime.name!r}"
-    if layout.pp > 1 and layout.zero not in runtime.pipeline_zero_stages:
-        yield f"{kept} under a pipeline ({', '.join(map(str, runtime.pipeline_zero_stages))})"
-    if layout.schedule in SPLIT and layout.zero not in runtime.split_zero_stages:
+    yield from _zero_problems(runtime, layout)
+    interleaved = layout.vpp > 1 and layout.schedule in ("1f1b", "interleaved")
+    if interleaved and 1 < layout.pp < runtime.interleaved_ranks:
         yield (
-            f"{kept} under schedule={layout.schedule}, which splits the backward "
-            f"({', '.join(map(str, runtime.split_zero_stages))})"
+            f"pp={layout.pp}: runtime {runtime.name!r} interleaves over at least "
+            f"{runtime.interleaved_ranks} ranks"
         )
     if layout.vpp > runtime.chunks:
         yield f"vpp={layout.vpp}: runtime {runtime.name!r} has at most {runtime.chunks} chunks"
@@ -60,11 +86,21 @@ def runtime_problems(runtime: Runtime, layout: Layout) -> Iterator[str]:
         yield f"shard={layout.shard}: runtime {runtime.name!r} shards over all replicas only"
     if layout.sync not in runtime.synchronisations:
         yield f"sync={layout.sync} is not offered by runtime {runtime.name!r}"
-    for name, allowed in (
-        ("zero", runtime.zero_stages),
-        ("recompute", runtime.recompute),
-        ("schedule", runtime.schedules),
-    ):
+    for name, allowed in (("recompute", runtime.recompute), ("schedule", runtime.schedules)):
         if (value := getattr(layout, name)) not in allowed:
             listed = ", ".join(map(str, allowed))
             yield f"{name}={value} is not offered by runtime {runtime.name!r} ({listed})"
+
+
+def _zero_problems(runtime: Runtime, layout: Layout) -> Iterator[str]:
+    """Where the runtime does not shard so; one replica alone has nothing to shard."""
+    if layout.zero == 0 and layout.dp * layout.cp == 1:
+        return
+    kept = f"zero={layout.zero} is not offered by runtime {runtime.name!r}"
+    cases = [(True, "", runtime.zero_stages)]
+    cases.append((layout.pp > 1, " under a pipeline", runtime.pipeline_zero_stages))
+    split = f" under schedule={layout.schedule}, which splits the backward"
+    cases.append((layout.schedule in SPLIT, split, runtime.split_zero_stages))
+    for applies, where, stages in cases:
+        if applies and layout.zero not in stages:
+            yield f"{kept}{where} ({', '.join(map(str, stages))})"

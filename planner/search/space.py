@@ -8,9 +8,11 @@ dp * tp * cp * pp = devices, and
     pp   at most one stage per layer; 1 for an encoder and decoder (stages that also pass the
          encoder's output on are not costed yet);
     vpp  chunks per stage, where the schedule has them and the microbatches come in whole rounds;
+         where stages must be equal (runtime.equal_stages) pp * vpp divides the layers;
     dp * micro_batch divides the global batch;
     zero a stage the runtime offers (under a pipeline, under a schedule that splits the backward),
-         0 when there is one replica; hybrid sharding within a divisor of the replicas;
+         0 when there is one replica; hybrid sharding within a divisor of the replicas that cp
+         divides, and of whose ranks the experts take whole groups (ep * etp divides shard * tp);
     sync parameter servers where nothing else is sharded (ZeRO 0).
 
 The runtime (planner.spec.runtime) says which of these it can do. What is decided layer by layer
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from planner.cost.candidates import Candidates, Ints
 from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem
 from planner.schedule.orders import ONE_CHUNK, SPLIT, V_SHAPED, default_chunks, problem
+from planner.search.legality import shard_problem, stages_problem
 from planner.spec.cluster import ClusterSpec
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import (
@@ -82,7 +85,11 @@ def depths(question: Question) -> list[int]:
     """Numbers of stages, ascending."""
     deep = "pp" in question.runtime.axes
     most = deepest(question.model) if deep else 1
-    return [pp for pp in divisors(question.devices) if pp <= most]
+    return [
+        pp
+        for pp in divisors(question.devices)
+        if pp <= most and not stages_problem(question.model, question.runtime, pp)
+    ]
 
 
 def deepest(model: ModelSpec) -> int:
@@ -100,8 +107,12 @@ def schedules(runtime: Runtime, model: ModelSpec, pp: int) -> Iterator[tuple[Sch
         if schedule in ONE_CHUNK:
             yield schedule, 1
             continue
+        if schedule == "interleaved" and pp < runtime.interleaved_ranks:
+            continue
         most = 2 if schedule in V_SHAPED else runtime.chunks
-        yield from ((schedule, vpp) for vpp in range(2, most + 1) if pp * vpp <= model.layers)
+        for vpp in range(2, most + 1):
+            if pp * vpp <= model.layers and not stages_problem(model, runtime, pp, vpp):
+                yield schedule, vpp
 
 
 def orders(runtime: Runtime, pp: int) -> list[tuple[Axis, ...]]:
@@ -126,8 +137,14 @@ def states(question: Question, pp: int) -> Ints:
             if tp % etp or (tp * cp * dp) % (ep * etp):
                 continue
             mesh = (tp, cp, style, ep, etp, dp)
-            found += [(*mesh, *state) for state in choices]
+            found += [(*mesh, *state) for state in choices if _holds(mesh, state[1])]
     return np.array(found, dtype=np.int64).reshape(len(found), len(COLUMNS) - 1)
+
+
+def _holds(mesh: tuple[int, ...], shard: int) -> bool:
+    """Whether `shard` ranks hold whole sequences and whole groups of experts."""
+    tp, cp, _, ep, etp, _ = mesh
+    return shard_problem(tp, cp, ep, etp, shard) is None
 
 
 def _dense(question: Question, ranks: int) -> Iterator[tuple[int, int, int, int]]:
@@ -199,7 +216,8 @@ def allowed(question: Question, pp: int, schedule: Schedule, rows: Ints) -> Flag
     if schedule == "interleaved":
         keep &= microbatches % pp == 0
     if schedule in SPLIT:
-        keep &= np.isin(columns["zero"], question.runtime.split_zero_stages)
+        alone = columns["dp"] * columns["cp"] == 1
+        keep &= alone | np.isin(columns["zero"], question.runtime.split_zero_stages)
     return keep
 
 
@@ -235,6 +253,9 @@ def why_empty(question: Question) -> list[str]:
     if question.devices > deepest(model):
         why = "one per layer" if model.encoder is None else "encoder and decoder are not cut yet"
         reasons.append(f"pp is at most {deepest(model)} ({why})")
+    for pp in divisors(question.devices):
+        if problem := stages_problem(model, runtime, pp):
+            reasons.append(problem)
     missing = [axis for axis in ("tp", "cp", "pp") if axis not in runtime.axes]
     if missing:
         reasons.append(f"runtime {runtime.name!r} has no {', '.join(missing)}")

@@ -46,6 +46,8 @@ def legal(
         if not rows:
             continue
         splits = partitions(model.layers, pp)
+        if runtime.equal_stages:
+            splits = splits[(splits == splits[:, :1]).all(axis=1)]
         for schedule in _schedules(runtime, pp):
             for recompute in _recomputes(runtime):
                 yield _table(rows, splits, pp, schedule, recompute, runtime, workload)

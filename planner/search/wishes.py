@@ -6,19 +6,40 @@
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.candidates import Candidates
+from planner.schedule.orders import V_SHAPED
+from planner.spec.asked import Asked, Objective
 from planner.spec.documents import InputError
-from planner.spec.runtime import CONTEXT_STYLES, SYNCHRONISATIONS
+from planner.spec.runtime import (
+    AXES,
+    CONTEXT_STYLES,
+    RECOMPUTES,
+    SCHEDULES,
+    SYNCHRONISATIONS,
+    Axis,
+    Runtime,
+    check_axis_order,
+)
 from planner.spec.units import parse_bytes
 
 Flags = NDArray[np.bool_]
 NUMBERS = ("dp", "tp", "pp", "cp", "ep", "etp", "vpp", "micro_batch", "zero", "shard")
 WORDS = ("schedule", "recompute", "cp_style", "sync", "axis_order")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "schedule": SCHEDULES,
+    "recompute": RECOMPUTES,
+    "cp_style": CONTEXT_STYLES,
+    "sync": SYNCHRONISATIONS,
+    "zero": ("0", "1", "2", "3"),
+}
+"""All that there is of a choice."""
+LATER = ("recompute", "micro_batch", "schedule", "vpp", "axis_order")
+"""Keys that are decided after mesh and states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +60,31 @@ class Wish:
             raise InputError(
                 f"{option}: {text!r}; write key=value with a key of {', '.join((*NUMBERS, *WORDS))}"
             )
-        if key in NUMBERS and not value.strip().isdecimal():
+        value = value.strip()
+        if key in NUMBERS and not value.isdecimal():
             raise InputError(f"{option}: {key}={value!r} is not a number; write {key}=8")
-        return cls(key, value.strip(), wanted)
+        if key == "axis_order":
+            value = "-".join(_order(option, value))
+        known = CHOICES.get(key)
+        if known and value not in known:
+            raise InputError(f"{option}: {key}={value!r} is unknown; choose {', '.join(known)}")
+        if key in NUMBERS and key not in ("zero", "shard") and not int(value):
+            raise InputError(f"{option}: {key}=0; a degree is at least 1")
+        return cls(key, str(int(value)) if key in NUMBERS else value, wanted)
+
+    @property
+    def text(self) -> str:
+        """key=value."""
+        return f"{self.key}={self.value}"
+
+    def check(self, runtime: Runtime) -> None:
+        """Raise InputError where a runtime has no plan with the value that is wanted."""
+        offered = _offered(self.key, runtime)
+        if self.wanted and offered and self.value not in offered:
+            raise InputError(
+                f"--fix: {self.key}={self.value} is not offered by runtime {runtime.name!r}; "
+                f"choose {', '.join(offered)}"
+            )
 
     def holds(self, table: Candidates) -> Flags:
         """Which rows have the value, [N]."""
@@ -55,6 +98,38 @@ class Wish:
             "sync": lambda: np.array([SYNCHRONISATIONS[i] == self.value for i in table.sync]),
         }[self.key]
         return found()
+
+
+def _order(option: str, text: str) -> tuple[Axis, ...]:
+    """The axes of `tp-cp-ep-dp-pp`."""
+    named = tuple(axis for word in text.split("-") for axis in AXES if axis == word)
+    try:
+        if len(named) != len(text.split("-")):
+            raise ValueError(f"must name each of {', '.join(AXES)} once, innermost first")
+        return check_axis_order(named)
+    except ValueError as error:
+        raise InputError(f"{option}: axis_order={text!r} {error}; write tp-cp-ep-dp-pp") from None
+
+
+def _offered(key: str, runtime: Runtime) -> list[str]:
+    """What a runtime offers of a choice; empty where it does not matter."""
+    orders = (runtime.axis_order, *runtime.other_axis_orders)
+    found: dict[str, Iterable[object]] = {
+        "schedule": runtime.schedules,
+        "recompute": runtime.recompute,
+        "zero": sorted({0, *runtime.zero_stages}),  # one replica alone shards nothing
+        "cp_style": runtime.context_styles,
+        "sync": runtime.synchronisations,
+        "axis_order": ["-".join(order) for order in orders],
+        "vpp": range(1, max(2 * bool(V_SHAPED & {*runtime.schedules}), runtime.chunks) + 1),
+    }
+    if key in ("tp", "cp", "ep", "pp") and key not in runtime.axes:
+        return ["1"]
+    if (key == "etp" and not runtime.shares_experts) or (
+        key == "shard" and not runtime.hybrid_sharding
+    ):
+        return ["1" if key == "etp" else "0"]
+    return [str(value) for value in found.get(key, ())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +155,33 @@ class Wishes:
         unwanted = [Wish.parse(text, False) for text in forbid]
         return cls((*wanted, *unwanted), memory_limit, memory_headroom, time_limit_seconds)
 
+    @classmethod
+    def of_asked(cls, asked: Asked) -> "Wishes":
+        """The wishes that a plan was searched with."""
+        return cls.of(asked.fix, asked.forbid, asked.memory_limit, asked.memory_headroom)
+
+    def asked(
+        self, objective: Objective, limit_bytes: float, throughput: float | None = None
+    ) -> Asked:
+        """The question that a plan carries. limit_bytes: what its search let it use."""
+        found = {wanted: self._texts(wanted) for wanted in (True, False)}
+        return Asked(
+            objective=objective,
+            throughput=throughput,
+            limit_bytes=limit_bytes,
+            memory_limit=self.memory_limit,
+            memory_headroom=self.memory_headroom,
+            fix=found[True],
+            forbid=found[False],
+        )
+
+    def _texts(self, wanted: bool) -> tuple[str, ...]:
+        return tuple(wish.text for wish in self.choices if wish.wanted == wanted)
+
+    def without(self, wish: Wish) -> "Wishes":
+        """All but one."""
+        return replace(self, choices=tuple(each for each in self.choices if each != wish))
+
     @property
     def chooses(self) -> bool:
         """Whether any outer choice is fixed or forbidden."""
@@ -90,6 +192,11 @@ class Wishes:
         """Whether the user says how much memory there is."""
         return self.memory_limit is not None or self.memory_headroom is not None
 
+    def check(self, runtime: Runtime) -> None:
+        """Raise InputError where a runtime cannot keep a wish."""
+        for wish in self.choices:
+            wish.check(runtime)
+
     def keep(self, table: Candidates) -> Flags:
         """The rows that every wish leaves, [N]."""
         kept = np.ones(len(table), dtype=bool)
@@ -97,6 +204,16 @@ class Wishes:
             if wish.key != "recompute":
                 kept &= wish.holds(table) == wish.wanted
         return kept
+
+    def keep_states(self, table: Candidates) -> Flags:
+        """The rows that wishes for the mesh and the states leave, [N]."""
+        some = tuple(wish for wish in self.choices if wish.key not in LATER)
+        return replace(self, choices=some).keep(table)
+
+    def keep_later(self, table: Candidates) -> Flags:
+        """The rows that wishes for anything else leave, [N]."""
+        some = tuple(wish for wish in self.choices if wish.key in LATER)
+        return replace(self, choices=some).keep(table)
 
     def allows(self, mode: str) -> bool:
         """Whether layers may recompute so."""

@@ -1,6 +1,6 @@
 """Runtime: the software that will execute a plan, described by its traits."""
 
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import pydantic
 
@@ -40,10 +40,12 @@ class Runtime(Document):
     rank. pipeline_zero_stages: the ZeRO stages it runs under a pipeline, split_zero_stages: under
     schedules that split the backward. hybrid_sharding: ZeRO within groups of replicas.
     synchronisations: how replicas agree. other_axis_orders: placements it offers besides
-    axis_order. free_stages: stages may hold any number of layers, else only as stage_split cuts.
+    axis_order. free_stages: stages may hold any number of layers, else only as stage_split cuts;
+    equal_stages: all stages and chunks must hold the same number. interleaved_ranks: the fewest
+    ranks that it interleaves.
     recompute_layers: which layers may recompute: all or none of them, the same number of every
     stage, or any number of each.
-    models: "any" Transformer, or only "plain" decoders (planner.spec.plain).
+    models: "any" Transformer, or only what the executor can be (planner.spec.runnable).
     sequence_parallel: shards the activations between tp blocks along the sequence.
     overlaps_dp: reduces gradients while the last backward still computes.
     gradient_dtype: "fp32" accumulates in fp32, "same" in the workload's dtype.
@@ -91,8 +93,10 @@ class Runtime(Document):
     synchronisations: tuple[Synchronisation, ...] = ("all_reduce",)
     other_axis_orders: tuple[tuple[Axis, ...], ...] = ()
     free_stages: bool = True
+    equal_stages: bool = False
+    interleaved_ranks: int = pydantic.Field(default=2, ge=2)
     recompute_layers: Literal["all", "same", "any"] = "all"
-    models: Literal["any", "plain"] = "any"
+    models: Literal["any", "runnable"] = "any"
     sequence_parallel: bool
     overlaps_dp: bool
     gradient_dtype: Literal["fp32", "same"]
@@ -122,6 +126,12 @@ class Runtime(Document):
     context_bytes: float = pydantic.Field(default=0.0, ge=0)
     allocator_slack: float = pydantic.Field(default=0.0, ge=0)
     provenance: dict[str, Provenance] = {}
+
+    @pydantic.model_validator(mode="after")
+    def _equal_stages_are_not_free(self) -> Self:
+        if self.equal_stages and self.free_stages:
+            raise ValueError("equal_stages: equal stages are not free; write free_stages: false")
+        return self
 
     @pydantic.field_validator("axis_order")
     @classmethod

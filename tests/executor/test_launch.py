@@ -18,8 +18,9 @@ import typer
 from typer.testing import CliRunner
 
 import executor.commands
+from executor import __main__ as rank_program
 from executor import progress, results
-from executor.launch import held_bytes, run_plan
+from executor.launch import held_bytes, rank_command, run_plan
 from executor.options import RunOptions
 from executor.supervisor import RunError
 from planner.schedule.lowering import lower
@@ -67,6 +68,14 @@ def test_stdout_is_the_measured_value_without_its_timeline(ran: Ran) -> None:
     expected = json.loads(ran.measured.model_dump_json(exclude={"timeline"}))
     assert value == expected
     assert "measured.json" in ran.stderr
+
+
+def test_every_option_reaches_the_ranks(tmp_path: Path) -> None:
+    options = RunOptions(5, 1, 7.0, "gloo", seed=3, learning_rate=1e-2, clip_norm=0.3)
+    usual = dataclasses.asdict(RunOptions())
+    assert all(value != usual[key] for key, value in dataclasses.asdict(options).items())
+    words = rank_command(tmp_path, options)
+    assert rank_program._options(rank_program._parser().parse_args(words[3:])) == options
 
 
 def test_the_same_loss_as_one_process(ran: Ran, plan: Plan) -> None:
@@ -231,12 +240,15 @@ def test_a_wrong_world_size_is_bad_input(tmp_path: Path) -> None:
 
 
 def test_refusals_come_before_any_process(plan: Plan) -> None:
-    with pytest.raises(InputError, match="zero=3 is not implemented"):
-        run_plan(plan.replace(layout=plan.layout.replace(zero=3)), RunOptions(steps=1))
+    wrong = plan.replace(layout=plan.layout.replace(zero=3, schedule="zb-h1"))
+    with pytest.raises(InputError, match="zero=3 under schedule=zb-h1"):
+        run_plan(wrong, RunOptions(steps=1))
 
 
 def test_held_bytes_count_states_once_per_dp_group_under_zero() -> None:
     count = held_bytes(make_plan("llama", dtype="fp32")) / 16
     assert held_bytes(make_plan("llama", dtype="fp32", dp=2, zero=0)) == 32 * count
     assert held_bytes(make_plan("llama", dtype="fp32", dp=2, zero=1)) == 24 * count
+    assert held_bytes(make_plan("llama", dtype="fp32", dp=2, zero=2)) == 20 * count
+    assert held_bytes(make_plan("llama", dtype="fp32", dp=2, zero=3)) == 16 * count
     assert held_bytes(make_plan("llama", dtype="bf16")) == 18 * count

@@ -1,6 +1,6 @@
 """The ledger: every collective of a sharded view, held to what torch.distributed really sends.
 
-tests/ledger/programs are small plain-torch programs; tests/ledger/recorder.py records their
+tests/ledger/programs are small plain-torch programs; executor/sent.py records their
 collectives under a fake process group. The formulas below are what the programs send, and what
 the graph must say, to the byte. Order is the order of execution, first to last.
 

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
+from executor.sent import Sent, fake_group
 from planner.graph import transformer
 from planner.graph.operator import Collective
 from planner.graph.view import RankView
@@ -19,7 +20,7 @@ from tests.ledger.drawn import Case
 from tests.ledger.programs.axes import Axes
 from tests.ledger.programs.ends import Embedding, Head
 from tests.ledger.programs.layer import Layer
-from tests.ledger.recorder import Sent, fake_group, record
+from tests.ledger.recorder import record
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 DRAWS = settings(max_examples=40)

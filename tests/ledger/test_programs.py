@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from executor.sent import Sent, fake_group
 from planner.spec.layer import Experts
 from planner.spec.model import ModelSpec
 from tests.examples import gpt2_like, llama_like
@@ -21,7 +22,7 @@ from tests.ledger.programs.axes import Axes, index, part, size
 from tests.ledger.programs.ends import Embedding, Head
 from tests.ledger.programs.experts import DividedExperts
 from tests.ledger.programs.layer import Layer
-from tests.ledger.recorder import Sent, fake_group, record
+from tests.ledger.recorder import record
 
 BATCH, SEQ = 2, 16
 LLAMA, GPT2 = llama_like(heads=16, kv_heads=8), gpt2_like(vocab=97)

@@ -13,9 +13,10 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.experimental._context_parallel import _attention as torchs
 
 from executor import collectives
+from executor.sent import Recorder, Sent, exchanged, fake_group
 from tests.ledger.programs import attention
 from tests.ledger.programs.axes import Axes
-from tests.ledger.recorder import Recorder, Sent, exchanged, fake_group, record
+from tests.ledger.recorder import record
 
 RANKS = 4
 

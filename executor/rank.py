@@ -1,0 +1,103 @@
+"""Rank: how one process of a job finds its place, its device and the other ranks, and how it ends.
+
+RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT come from our launcher or from torchrun.
+Exit code 2: bad input, 1: anything else.
+"""
+
+import datetime
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+import torch.distributed as dist
+
+from executor.formats import set_matrix_units
+from executor.mesh import Mesh, make_mesh
+from executor.orphans import die_with_parent
+from executor.progress import Progress
+from executor.supervisor import DIRECTORY, PARENT, write_report
+from planner.spec import runnable
+from planner.spec.cluster import Backend
+from planner.spec.documents import InputError
+from planner.spec.plan import Plan
+
+
+def own_rank(plan: Plan, module: str, command: str) -> int:
+    """This process's rank. module: what is run with `-m`; command: ours. Raises InputError."""
+    needed = plan.layout.devices
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        raise InputError(
+            f"RANK and WORLD_SIZE are not set; start all ranks with `{command}` or "
+            f"`torchrun --standalone --nproc-per-node {needed} -m {module} PLAN`"
+        )
+    if (given := int(os.environ["WORLD_SIZE"])) != needed:
+        raise InputError(
+            f"WORLD_SIZE is {given}, the plan ({plan.layout}) needs {needed} ranks; "
+            f"start it with --nproc-per-node {needed}"
+        )
+    return int(os.environ["RANK"])
+
+
+def own_device(backend: Backend, plan: Plan) -> torch.device:
+    """The CPU, with one thread, or this rank's GPU."""
+    set_matrix_units(plan.workload.dtype)
+    if backend == "gloo":
+        torch.set_num_threads(1)
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def join(
+    plan: Plan, rank: int, backend: Backend, timeout_seconds: float, progress: Progress
+) -> Mesh:
+    """Meet the other ranks and make the process groups."""
+    progress.mark("meeting the other ranks")
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    both = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
+    dist.init_process_group(both, timeout=timeout)
+    mesh = make_mesh(plan.layout, rank, backend, timeout, bool(runnable.experts(plan.model)))
+    assert mesh is not None
+    return mesh
+
+
+def under_launcher() -> bool:
+    """Whether our own launcher started this process; torchrun does not set its directory."""
+    return DIRECTORY in os.environ
+
+
+def own_progress(rank: int) -> Progress:
+    """Where this rank notes what it does."""
+    return Progress(Path(os.environ[DIRECTORY]) / "progress" if under_launcher() else None, rank)
+
+
+def finish(work: Callable[[], int]) -> NoReturn:
+    """Do a rank's work, tell the launcher of a failure, and end the process.
+
+    It ends without destructors: gloo's threads abort a process that takes its groups down late.
+    """
+    if PARENT in os.environ:
+        die_with_parent(int(os.environ[PARENT]))
+    try:
+        code = work()
+    except InputError as error:
+        _report(error)
+        sys.stderr.write(f"executor: {error}\n")
+        code = 2
+    except Exception as error:  # a rank that fails must tell its parent, whatever it was
+        _report(error)
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _report(error: Exception) -> None:
+    if under_launcher():
+        write_report(Path(os.environ[DIRECTORY]), int(os.environ["RANK"]), error)

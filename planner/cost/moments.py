@@ -1,0 +1,169 @@
+"""Moments: the most bytes that tensors take on one rank of a plan, moment by moment.
+
+planner.cost.memory promises a bound, the sum of what may be needed at any time and the allocator's
+slack. Here the actions of one rank are followed, as the executor of this project runs them:
+
+    resident     weights, gradients, optimiser states, batch, tables of positions
+    + alive      what every microbatch in flight keeps in every stage
+    + messages   F: one to the next stage per microbatch in flight (a send is let go once a later
+                 message proves its arrival), a gradient to the stage before and what came from it;
+                 B: what came from the next stage, and one that is not let go yet
+    + passing    what the running action needs besides, the most of
+                     F  head       the logits and their copy in the loss's format
+                     B  head       one gradient of them (two of the loss's format where the
+                                   vocabulary is whole: softmax and the loss have each their own)
+                     F  layer      the widest activations, four of them where nothing is kept
+                     B  layer      with the head's tensors gone: the layer made again, the largest
+                                   weight gradient and the widest activation gradients, two of
+                                   them where the MLP is gated
+                     B  embedding  with the layers' tensors gone: the table's gradient
+                 ZeRO 2 and 3: the unit's gradients (B) and, with 3, its gathered weights besides
+
+Left out: scratch space inside a kernel, what the backend copies, what a split backward puts aside
+between I and W, and copies of tokens on their way to experts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.cost.blocks import BlockCost, Blocks
+from planner.cost.divisions import Division
+from planner.cost.stages import gradient_bytes
+from planner.graph.elements import FP32_BYTES
+from planner.graph.operator import LayerKind
+from planner.schedule.action import FORWARD
+from planner.schedule.alive import ADDED
+from planner.schedule.orders import ONE_CHUNK, Orders, orders
+from planner.spec.layer import MLP, Experts
+from planner.spec.plan import Plan
+from planner.spec.runtime import Recompute
+
+INDEX_BYTES = 8
+"""A token or a target."""
+FIELDS = ("kept", "sent", "forward", "backward")
+KEPT: dict[Recompute, str] = {
+    "none": "saved_bytes",
+    "selective": "selective_bytes",
+    "full": "checkpoint_bytes",
+}
+"""The field of a block that a recompute mode keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageBytes:
+    """What one microbatch takes in one stage.
+
+    kept: from its forward to its backward. sent: a message to the next stage. forward, backward:
+    what passes while they run, beside what is kept.
+    """
+
+    kept: float
+    sent: float
+    forward: float
+    backward: float
+
+
+def peak_bytes(blocks: Blocks, plan: Plan, rank: int, parameters: int) -> float:
+    """The most that a rank holds. parameters: of all its stages, as they lie in memory."""
+    made = _orders(plan)
+    place = plan.layout.coordinates(rank)["pp"]
+    sizes = [_stage(blocks, plan, stage) for stage in range(made.stages)]
+    own = slice(made.starts[place], made.starts[place + 1])
+    kind, stage = made.kind[own], made.stage[own]
+    column = {name: np.array([getattr(s, name) for s in sizes])[stage] for name in FIELDS}
+    before = np.append(0.0, np.cumsum(ADDED[kind] * column["kept"]))[:-1]
+    unsent = np.cumsum(ADDED[kind] * column["sent"])
+    ahead = before + column["kept"] + unsent + column["forward"]
+    most = np.where(kind == FORWARD, ahead, before + column["backward"])
+    return _resident(blocks, plan, parameters) + float(most.max(initial=0.0))
+
+
+def _orders(plan: Plan) -> Orders:
+    layout = plan.layout
+    name = ONE_CHUNK.get(layout.schedule, layout.schedule) if layout.vpp > 1 else layout.schedule
+    return orders(name, layout.pp, plan.microbatches, layout.vpp)
+
+
+def _resident(blocks: Blocks, plan: Plan, parameters: int) -> float:
+    layout, size, grad = plan.layout, blocks.element_bytes, gradient_bytes(blocks)
+    shards = layout.shard or layout.dp * layout.cp
+    moments = 2 * grad + (grad if grad != size else 0)
+    share = 1 / shards
+    held = parameters * size * (share if layout.zero > 2 else 1)
+    held += parameters * grad * (share if layout.zero > 1 else 1)
+    held += parameters * moments * (share if layout.zero > 0 else 1)
+    tokens = plan.microbatches * layout.micro_batch * plan.workload.seq_len // layout.cp
+    rotated = max(kind.attention.rotary_dim for stack in plan.model.stacks for kind in stack.kinds)
+    tables = 2 * plan.workload.seq_len * rotated * size
+    return held + 2 * tokens * INDEX_BYTES + tables
+
+
+def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
+    """Sizes of one stage of a plan."""
+    own, layout, model = plan.stages[stage], plan.layout, plan.model
+    division = Division.of(layout)
+    layers = [
+        (blocks.cost(LayerKind(*model.order[own.first_layer + i]), division), choice.recompute)
+        for i, choice in enumerate(own.layers)
+    ]
+    first, last = stage == 0, stage == len(plan.stages) - 1
+    embedding, head = (blocks.cost(name, division) for name in ("embedding", "head"))
+    in_layers = sum(getattr(cost, KEPT[mode]) for cost, mode in layers)
+    ends = (embedding.saved_bytes if first else 0.0) + (head.saved_bytes if last else 0.0)
+    hop = _hop(blocks, plan)
+    ahead, behind = _unit(blocks, plan)
+    forward = [_layer_forward(cost, mode) + ahead * cost.parameters for cost, mode in layers]
+    backward = [
+        _layer_backward(blocks, cost, mode) + behind * cost.parameters for cost, mode in layers
+    ]
+    logits_ahead, logits_back = _logits(blocks, head, layout.tp)
+    if last:
+        forward.append(logits_ahead + ahead * head.parameters)
+        backward = [each - head.saved_bytes for each in backward]
+        backward.append(logits_back + ahead * head.parameters)
+    if first:
+        table = embedding.weight_gradient_bytes + behind * embedding.parameters
+        backward.append(table + hop - in_layers)
+    return StageBytes(
+        kept=in_layers + ends,
+        sent=0.0 if last else hop,
+        forward=max(forward, default=0.0) + (0.0 if first else 2 * hop),
+        backward=max(backward, default=0.0) + (0.0 if last else 2 * hop),
+    )
+
+
+def _unit(blocks: Blocks, plan: Plan) -> tuple[int, int]:
+    """Bytes that every parameter of a unit takes while its forward or backward runs."""
+    zero = plan.layout.zero
+    gathered = blocks.element_bytes if zero == 3 else 0
+    return gathered, gathered + (gradient_bytes(blocks) if zero > 1 else 0)
+
+
+def _hop(blocks: Blocks, plan: Plan) -> float:
+    tokens = plan.layout.micro_batch * plan.workload.seq_len // plan.layout.cp
+    if plan.runtime.sequence_parallel:
+        tokens //= plan.layout.tp
+    return float(tokens * plan.model.hidden * blocks.element_bytes)
+
+
+def _logits(blocks: Blocks, head: BlockCost, tp: int) -> tuple[float, float]:
+    """What the logits take in the forward and in the backward besides what the head keeps."""
+    wide, size = max(blocks.element_bytes, FP32_BYTES), blocks.element_bytes
+    logits = head.widest_bytes / wide
+    copied = wide if size < wide or tp > 1 else 0
+    gradient = size if tp > 1 else 2 * wide
+    return logits * (size + copied), logits * gradient
+
+
+def _layer_forward(cost: BlockCost, mode: Recompute) -> float:
+    return (4 if mode == "full" else 2) * cost.widest_bytes
+
+
+def _layer_backward(blocks: Blocks, cost: BlockCost, mode: Recompute) -> float:
+    # a checkpoint is the input of the layer that is made again
+    again = 0.0 if mode == "none" else cost.saved_bytes - getattr(cost, KEPT[mode])
+    feeds = [kind.feed_forward for stack in blocks.model.stacks for kind in stack.kinds]
+    gated = any(feed.gated for feed in feeds if isinstance(feed, MLP))
+    gated = gated or any(isinstance(feed, Experts) for feed in feeds)
+    return again + (1 + gated) * cost.widest_bytes + cost.weight_gradient_bytes

@@ -1,0 +1,135 @@
+"""The executor's program of one rank of a large plan sends and holds what the planner says."""
+
+from typing import Any
+
+import pytest
+
+import meshwright_ledger
+from planner.spec import catalog
+from planner.spec.documents import InputError
+from planner.spec.layer import MLP, Experts
+from planner.spec.layout import Layout, even_counts, make_stages
+from planner.spec.ledger import both
+from planner.spec.model import ModelSpec
+from planner.spec.plan import Plan
+from planner.spec.workload import Workload
+from tests.examples import gpt2_like, llama_like
+from tests.executor.kinds import KINDS
+
+WITHIN = 0.03
+"""Promised for tracked peaks."""
+
+
+def plan(model: ModelSpec, text: str, batch: int, dtype: str = "bf16", seq_len: int = 256) -> Plan:
+    layout, counts = Layout.parse(text)
+    stages = make_stages(layout, counts or even_counts(model.layers, layout.pp * layout.vpp))
+    work = {"seq_len": seq_len, "global_batch": batch, "dtype": dtype}
+    return Plan(
+        model=model,
+        cluster=catalog.find_cluster("h100-sxm:64"),
+        workload=Workload.model_validate(work),
+        runtime=catalog.find_runtime("native"),
+        layout=layout,
+        stages=stages,
+    )
+
+
+def wide_llama() -> ModelSpec:
+    """Large enough that activations outweigh alignment."""
+    return llama_like(
+        layers=12,
+        hidden=256,
+        heads=16,
+        kv_heads=8,
+        head_dim=16,
+        ffn=512,
+        vocab=1001,
+        max_positions=256,
+    )
+
+
+def wide_gpt2() -> ModelSpec:
+    return gpt2_like(
+        layers=12,
+        hidden=256,
+        heads=16,
+        kv_heads=16,
+        head_dim=16,
+        ffn=1024,
+        vocab=1001,
+        max_positions=256,
+    )
+
+
+CASES: list[tuple[Any, str, int, str, tuple[int, ...]]] = [
+    (wide_llama, "dp=16 tp=4 pp=8 micro_batch=2 zero=1", 512, "bf16", (0, 3, 200, 511)),
+    (wide_gpt2, "dp=64 tp=2 pp=4 micro_batch=2 zero=0 recompute=selective", 512, "bf16", (1, 511)),
+    (wide_gpt2, "dp=8 tp=1 pp=3 micro_batch=4 zero=1 recompute=full", 256, "fp32", (0, 11)),
+    (wide_llama, "dp=512 micro_batch=2 zero=1", 1024, "fp32", (5,)),
+    (
+        wide_llama,
+        "dp=4 tp=8 pp=4 vpp=3 micro_batch=2 zero=1 schedule=interleaved",
+        64,
+        "bf16",
+        (0, 127),
+    ),
+    (wide_gpt2, "dp=4 pp=3 vpp=2 micro_batch=2 schedule=zbv", 96, "bf16", (0, 11)),
+    (wide_llama, "dp=16 micro_batch=2 zero=3", 64, "bf16", (5,)),
+    (wide_gpt2, "dp=4 tp=2 pp=2 micro_batch=2 zero=2", 64, "bf16", (1, 14)),
+    (wide_gpt2, "dp=8 pp=2 micro_batch=2 zero=3 shard=4 schedule=gpipe", 64, "fp32", (15,)),
+    (wide_llama, "dp=8 micro_batch=2 zero=1 shard=4", 64, "fp32", (6,)),
+]
+
+
+@pytest.mark.parametrize(("model", "layout", "batch", "dtype", "ranks"), CASES)
+def test_rank(model: Any, layout: str, batch: int, dtype: str, ranks: tuple[int, ...]) -> None:
+    planned = plan(model(), layout, batch, dtype)
+    for rank in ranks:
+        predicted, recorded = meshwright_ledger.ledgers(planned, rank)
+        assert [line for line in both(predicted, recorded) if line[1] != line[2]] == []
+        assert abs(predicted.peak_bytes / recorded.peak_bytes - 1) <= WITHIN
+        assert all(message.seconds is not None for message in predicted.messages)
+
+
+def mixture() -> ModelSpec:
+    spec, mlp = wide_llama(), MLP(ffn=128, gated=True, activation="silu")
+    kind = spec.layer.replace(feed_forward=Experts(experts=8, per_token=2, expert=mlp, shared=mlp))
+    return spec.replace(stacks=(spec.main.replace(kinds=(spec.layer, kind), order=(0, 1) * 6),))
+
+
+@pytest.mark.parametrize(
+    ("model", "layout"),
+    [
+        (wide_llama, "cp=4 dp=2 micro_batch=2 zero=1"),
+        (wide_llama, "cp=2 tp=2 pp=2 dp=2 micro_batch=2 zero=3 recompute=full cp_style=all_to_all"),
+        (mixture, "tp=2 pp=2 dp=4 ep=2 etp=2 micro_batch=2 zero=1 recompute=full"),
+        (mixture, "dp=8 ep=4 micro_batch=2 zero=3"),
+        (mixture, "tp=2 dp=4 ep=4 micro_batch=2 zero=2"),
+        (lambda: KINDS["t5"], "tp=2 dp=2 micro_batch=2 zero=1"),
+        (lambda: KINDS["bert-masked"], "tp=2 pp=2 dp=2 micro_batch=2 zero=0"),
+        (lambda: KINDS["bart"], "tp=4 dp=2 micro_batch=1 zero=1 recompute=full"),
+    ],
+)
+def test_messages_of_other_kinds(model: Any, layout: str) -> None:
+    """Sequences over ranks, experts, encoders; the last rank has the fewest rows of a table."""
+    planned = plan(model(), layout, 16, seq_len=64)
+    for rank in (0, planned.layout.devices - 1):
+        predicted, recorded = meshwright_ledger.ledgers(planned, rank)
+        assert [line for line in both(predicted, recorded) if line[1] != line[2]] == []
+
+
+def test_a_message_that_differs_is_shown() -> None:
+    planned = plan(gpt2_like(max_positions=256), "dp=2 tp=2 micro_batch=1 zero=0", 4)
+    predicted, recorded = meshwright_ledger.ledgers(planned, 3)
+    first, *others = predicted.messages
+    wrong = predicted.replace(messages=(first.replace(count=first.count + 1), *others))
+    (difference,) = meshwright_ledger.as_json(wrong, recorded)["differences"]
+    assert difference["predicted"] == difference["recorded"] + 1
+    assert [row["agree"] for row in meshwright_ledger.rows(wrong, recorded)].count("NO") == 1
+
+
+def test_a_rank_that_does_not_exist() -> None:
+    with pytest.raises(InputError, match=r"--rank 4: the plan has ranks 0 to 3"):
+        meshwright_ledger.ledgers(
+            plan(gpt2_like(max_positions=256), "dp=2 tp=2 micro_batch=1", 4), 4
+        )
