@@ -44,6 +44,12 @@ class Language:
     @staticmethod
     def check(plan: Plan) -> None:
         """Raise InputError unless the plan's model can learn this task."""
+        model = plan.model
+        if model.encoder or model.main.name != "decoder" or model.head.kind != "language_model":
+            raise InputError(
+                f"model {model.name}: the task language needs one decoder with the head of a "
+                f"language model; plan such a one (gpt2, llama3.2-1b)"
+            )
         check_bytes(Language.name, plan)
 
     def training_batch(self, step: int) -> Batch:
