@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRAS ?= exec,dev
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow test-gpu check format bench goldens calibrations validation planning clean
+.PHONY: setup demo test test-slow test-gpu check format bench goldens calibrations validation planning lab clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,7 +14,7 @@ help:
 	@echo "make bench      benchmarks             make goldens     rewrite tests/golden (review the diff)"
 
 	@echo "make calibrations  fit the catalog's constants   make validation  docs/validation.md"
-	@echo "make planning   docs/planning.md"
+	@echo "make planning   docs/planning.md       make lab        plans on shaped networks (root)"
 
 setup: .venv/.installed
 
@@ -55,6 +55,9 @@ calibrations: setup
 
 validation: setup
 	$(BIN)/python -m reports.validation.study
+
+lab: setup
+	$(BIN)/python -m laboratory
 
 planning: setup
 	$(BIN)/python -m reports.planning.study
