@@ -20,6 +20,7 @@ from planner.spec.units import format_seconds
 
 MEDIAN_ERROR, BEST_LOSS, RANK_CORRELATION = 0.10, 0.03, 0.95
 """Promised."""
+NAMES = tuple(topology.name for topology in TOPOLOGIES)
 
 
 def main() -> int:
@@ -28,14 +29,15 @@ def main() -> int:
     if (reason := network.problem()) is not None:
         sys.stderr.write(f"laboratory: skipped: {reason}\n")
         return 0
+    chosen = [each for each in TOPOLOGIES if each.name in (arguments.topology or NAMES)]
     _say("measuring this machine's compute")
-    compute = compute_profile(max(topology.ranks for topology in TOPOLOGIES))
+    compute = compute_profile(max(topology.ranks for topology in chosen))
     found: list[Trial] = []
-    for topology in TOPOLOGIES:
+    for topology in chosen:
         found += trials(topology, compute, arguments.plans, _say)
     summaries = [
         summary(topology.name, [trial for trial in found if trial.topology == topology.name])
-        for topology in TOPOLOGIES
+        for topology in chosen
     ]
     printing.print_table([_row(trial) for trial in found], "Plans")
     printing.print_table([_summary_row(each) for each in summaries], "Topologies")
@@ -52,6 +54,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m laboratory", description=__doc__)
     parser.add_argument("--plans", type=int, default=8, help="plans per topology")
+    parser.add_argument("--topology", choices=NAMES, action="append", help="only this one")
     parser.add_argument("-o", "--output", type=Path, help="write the results as JSON")
     return parser
 
