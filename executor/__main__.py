@@ -13,7 +13,7 @@ from executor.rank import finish, join, own_device, own_progress, own_rank
 from executor.train import Trainer, gather_results, measured
 from planner.spec import documents
 from planner.spec.plan import Plan
-from profiler.machine import describe, enter_network
+from profiler.machine import describe
 
 
 def main() -> int:

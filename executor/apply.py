@@ -20,7 +20,7 @@ import torch
 from executor import flat, pipeline, tensor_parallel
 from executor.data_parallel import Updater
 from executor.formats import gradient_dtype, weight_dtype
-from executor.initial import full_value
+from executor.initial import STANDARD_DEVIATION, full_value
 from executor.mesh import Mesh
 from executor.model import Part, Transformer, meta_model
 from executor.recompute import recompute
@@ -47,11 +47,14 @@ def apply(
     plan: Plan,
     mesh: Mesh,
     device: torch.device,
-    seed: int,
+    seed: int | None,
     learning_rate: float,
     clip_norm: float | None = None,
 ) -> Share:
-    """Build the rank's share of a plan, with initial values. The plan is known to be runnable."""
+    """Build the rank's share of a plan, with initial values. The plan is known to be runnable.
+
+    seed: None gives values that no other rank shares, drawn where they lie (executor.emulation).
+    """
     layout, dtype = plan.layout, weight_dtype(plan.workload.dtype)
     model = meta_model(plan.model, plan.workload.seq_len)
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
@@ -64,7 +67,10 @@ def apply(
     buffers = flat.flatten(
         model, plot, device, dtype, gradient_dtype(plan.workload.dtype, plan.runtime)
     )
-    flat.fill(buffers, functools.partial(full_value, seed=seed))
+    if seed is None:
+        buffers.weights.normal_(std=STANDARD_DEVIATION)
+    else:
+        flat.fill(buffers, functools.partial(full_value, seed=seed))
     parts = {stage: pipeline.part(model, plan, stage) for stage in mesh.stages}
     updater = Updater(buffers, mesh, layout.zero, learning_rate, clip_norm)
     return Share(model, parts, buffers, updater, deferral)

@@ -51,7 +51,7 @@ class RankResult:
 
 
 class Trainer:
-    """Runs the steps of one rank."""
+    """Runs the steps of one rank. same_weights: those that every plan starts from."""
 
     def __init__(
         self,
@@ -60,12 +60,14 @@ class Trainer:
         device: torch.device,
         options: RunOptions,
         progress: Progress,
+        same_weights: bool = True,
     ):
         progress.mark("building the model")
         self.plan, self.mesh, self.device = plan, mesh, device
         self.options, self.progress = options, progress
+        seed = options.seed if same_weights else None
         self.share: Share = apply(
-            plan, mesh, device, options.seed, options.learning_rate, options.clip_norm
+            plan, mesh, device, seed, options.learning_rate, options.clip_norm
         )
         self.runner = Runner(plan, mesh, self.share, device)
 

@@ -96,7 +96,7 @@ def test_a_message_that_differs_is_shown() -> None:
 
 
 def test_a_rank_that_does_not_exist() -> None:
-    with pytest.raises(InputError, match=r"--rank 4: the plan has ranks 0 to 3"):
+    with pytest.raises(InputError, match=r"rank 4: the plan has ranks 0 to 3"):
         meshwright_ledger.ledgers(
             plan(gpt2_like(max_positions=256), "dp=2 tp=2 micro_batch=1", 4), 4
         )
