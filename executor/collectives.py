@@ -39,6 +39,14 @@ def reduce_scatter(part: Tensor, whole: Tensor, group: Group) -> None:
     _reduce_scatter(part, whole, group=group)
 
 
+def all_to_all(x: Tensor, group: Group) -> Tensor:
+    """The i-th of n equal parts of dim 0 goes to rank i; returns what came, by sender."""
+    received = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    # contiguous, because gloo writes wrong data into anything else without a word
+    dist.all_to_all_single(received, x.contiguous(), group=group)
+    return received
+
+
 def barrier(group: Group, device: torch.device) -> None:
     """Wait for every rank of the group, and for this rank's device."""
     if group is not None:

@@ -1,6 +1,6 @@
 """Data parallelism and the optimiser on flat buffers, with ZeRO stage 0 or 1.
 
-d = dp ranks hold the same weights w; g is the sum of the gradients of the rank's microbatches.
+d = dp * cp ranks hold the same weights w; g is the sum of the gradients of the rank's microbatches.
 
     reduce        replicated part of g summed over tp; tied matrix summed over {first, last} stage
                   ZeRO 0: g <- all-reduce over dp      ZeRO 1: own 1/d of g <- reduce-scatter
@@ -61,8 +61,8 @@ class Updater:
         clip_norm: float | None = None,
     ):
         self.flat, self.mesh, self.clip_norm = flat, mesh, clip_norm
-        self.shards = mesh.layout.dp if zero else 1
-        own = _own(flat.plot.size, mesh.coordinate("dp"), self.shards)
+        self.shards = mesh.replicas if zero else 1
+        own = _own(flat.plot.size, mesh.replica, self.shards)
         self.own_weights, self.own_gradients = flat.weights[own], flat.gradients[own]
         self.master = self._make_master()
         self.master.grad = self.own_gradients

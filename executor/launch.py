@@ -54,8 +54,9 @@ def held_bytes(plan: Plan) -> float:
     weight, gradient = weight_dtype(dtype), gradient_dtype(dtype, plan.runtime)
     states = (3 if weight != gradient else 2) * gradient.itemsize
     parameters = sum(p.numel() for p in meta_model(plan.model, 1).parameters())
-    copies = 1 if layout.zero else layout.dp
-    held = layout.dp * (weight.itemsize + gradient.itemsize) + copies * states
+    replicas = layout.dp * layout.cp
+    copies = 1 if layout.zero else replicas
+    held = replicas * (weight.itemsize + gradient.itemsize) + copies * states
     return float(parameters * held)
 
 

@@ -62,7 +62,7 @@ def _step(plan: Plan, rank: int, device: torch.device) -> tuple[tuple[Message, .
     assert mesh is not None
     share = apply(plan, mesh, device, seed=0, learning_rate=1e-3)
     runner = Runner(plan, mesh, share, device)
-    batch = data.microbatches(plan, mesh.coordinate("dp"), 0, 0, device)
+    batch = data.microbatches(plan, mesh.place, 0, 0, device)
     meter = StorageMeter([*resident(share), *(tensor for pair in batch for tensor in pair)])
     recorder = Recorder(dict(named_groups(mesh)))
     observer = _Parts(recorder)

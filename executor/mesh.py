@@ -1,6 +1,8 @@
 """Mesh: one rank's place in the layout and its process groups.
 
-    tp, dp     ranks that differ only on that axis
+    tp, cp     ranks that differ only on that axis
+    dp         the ranks that hold the same parameters of a stage: they differ on dp or cp only,
+               and sum their gradients; in the order of their ranks
     forward    the ranks of one pipeline, for activations
     backward   the same ranks again, for gradients: on NCCL a communicator runs its messages in
                order, so one group for both directions could deadlock. Where ranks hold several
@@ -35,6 +37,7 @@ class Mesh:
     layout: Layout
     rank: int
     tp: Group
+    cp: Group
     dp: Group
     forward: Links
     backward: Links
@@ -44,6 +47,21 @@ class Mesh:
     def coordinate(self, axis: str) -> int:
         """This rank's index on an axis."""
         return self.layout.coordinates(self.rank)[axis]
+
+    @property
+    def place(self) -> dict[str, int]:
+        """This rank's index on every axis."""
+        return self.layout.coordinates(self.rank)
+
+    @property
+    def replicas(self) -> int:
+        """How many ranks hold the same parameters."""
+        return self.layout.dp * self.layout.cp
+
+    @property
+    def replica(self) -> int:
+        """This rank's index among them."""
+        return _alike(self.layout, self.rank).index(self.rank)
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -79,7 +97,8 @@ def make_mesh(layout: Layout, rank: int, backend: str, timeout: timedelta) -> Me
     how long a rank waits for another before it raises.
     """
     make = _maker(rank, backend, timeout)
-    tp, dp, pipelines = make(_lines(layout, "tp")), make(_lines(layout, "dp")), _lines(layout, "pp")
+    tp, cp, pipelines = make(_lines(layout, "tp")), make(_lines(layout, "cp")), _lines(layout, "pp")
+    dp = make(sorted({_alike(layout, each) for each in range(layout.devices)}))
     both = layout.vpp > 1
     forward = make(pipelines), make(pipelines if both else [])
     backward = make(pipelines if both else []), make(pipelines)
@@ -88,12 +107,12 @@ def make_mesh(layout: Layout, rank: int, backend: str, timeout: timedelta) -> Me
     everyone = make([tuple(range(layout.devices))])
     if rank >= layout.devices:
         return None
-    return Mesh(layout, rank, tp, dp, forward, backward, tied, everyone)
+    return Mesh(layout, rank, tp, cp, dp, forward, backward, tied, everyone)
 
 
 def close_mesh(mesh: Mesh) -> None:
     """Destroy the groups, for processes that run several plans in turn."""
-    groups = (mesh.tp, mesh.dp, *mesh.forward, *mesh.backward, mesh.tied, mesh.everyone)
+    groups = (mesh.tp, mesh.cp, mesh.dp, *mesh.forward, *mesh.backward, mesh.tied, mesh.everyone)
     for group in groups:
         if group is not None:
             dist.destroy_process_group(group)
@@ -119,3 +138,9 @@ def _lines(layout: Layout, axis: Axis) -> list[Ranks]:
     """All groups of an axis, by their first rank."""
     found = {layout.group(rank, axis) for rank in range(layout.devices)}
     return sorted(found)
+
+
+def _alike(layout: Layout, rank: int) -> Ranks:
+    """The ranks that differ from one on dp and cp only, in order."""
+    lines = (layout.group(other, "cp") for other in layout.group(rank, "dp"))
+    return tuple(sorted(other for line in lines for other in line))

@@ -36,7 +36,7 @@ def _layers(plan: Plan, stage: int) -> list[str]:
 def travelling_shape(plan: Plan) -> tuple[int, int, int]:
     """Shape of an activation (and of its gradient) between stages."""
     layout = plan.layout
-    return layout.micro_batch, plan.workload.seq_len // layout.tp, plan.model.hidden
+    return layout.micro_batch, plan.workload.seq_len // (layout.tp * layout.cp), plan.model.hidden
 
 
 def settled_sends(grid: Grid, rank: int) -> dict[Action, tuple[Action, ...]]:

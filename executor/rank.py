@@ -23,6 +23,7 @@ from executor.supervisor import DIRECTORY, PARENT, write_report
 from planner.spec.cluster import Backend
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
+from profiler.machine import enter_network
 
 
 def own_rank(plan: Plan, module: str, command: str) -> int:
@@ -57,6 +58,7 @@ def join(
 ) -> Mesh:
     """Meet the other ranks and make the process groups."""
     progress.mark("meeting the other ranks")
+    enter_network(rank)
     timeout = datetime.timedelta(seconds=timeout_seconds)
     both = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
     dist.init_process_group(both, timeout=timeout)

@@ -15,15 +15,17 @@ PROCESS_BYTES = 300 * 2**20
 
 def check(plan: Plan) -> None:
     """Raise InputError unless the executor can run the plan somewhere."""
-    for rule in (_model, _axes, _schedule, _choices, _formats, _tensor_parallel):
+    for rule in (_model, _axes, _schedule, _choices, _formats, _tensor_parallel, _context_parallel):
         for problem in rule(plan):
             raise InputError(f"the executor cannot run this plan: {problem}")
 
 
 def _axes(plan: Plan) -> Iterator[str]:
-    for axis in ("cp", "ep"):
-        if (degree := getattr(plan.layout, axis)) > 1:
-            yield f"layout.{axis}={degree} is not implemented; plan with {axis}=1"
+    if plan.layout.ep * plan.layout.etp > 1:
+        yield (
+            f"layout.ep={plan.layout.ep} etp={plan.layout.etp} is not implemented; plan with "
+            f"ep=1 etp=1"
+        )
     for index, stage in enumerate(plan.stages):
         for axis in ("dp", "tp", "cp", "ep"):
             if getattr(stage, axis) != getattr(plan.layout, axis):
@@ -74,6 +76,26 @@ def _tensor_parallel(plan: Plan) -> Iterator[str]:
             yield f"tp={tp} does not divide {key}={value}"
     if (tp - 1) * -(-model.vocab // tp) >= model.vocab:
         yield f"vocab={model.vocab} leaves the last of tp={tp} ranks without a row"
+
+
+def _context_parallel(plan: Plan) -> Iterator[str]:
+    layout, seq_len, heads = plan.layout, plan.workload.seq_len, plan.model.layer.attention
+    if layout.cp == 1:
+        return
+    chunks = layout.cp if layout.cp_style == "all_to_all" else 2 * layout.cp
+    for parts in (chunks, layout.cp * layout.tp):
+        if seq_len % parts:
+            yield (
+                f"cp={layout.cp} with cp_style={layout.cp_style} and tp={layout.tp} cuts "
+                f"sequences in {parts} parts, and that does not divide seq_len={seq_len}"
+            )
+    if layout.cp_style == "all_to_all":
+        for key, value in (("heads", heads.heads), ("kv_heads", heads.kv_heads)):
+            if value % (layout.cp * layout.tp):
+                yield (
+                    f"cp={layout.cp} by all_to_all with tp={layout.tp} does not divide "
+                    f"{key}={value}; use cp_style=ring"
+                )
 
 
 def choose_backend(plan: Plan, machine: Machine, choice: str) -> Backend:

@@ -1,7 +1,7 @@
 """Runner: the interpreter that gives actions kernels. It runs its rank's order, nothing else.
 
 F     forward of a microbatch; its autograd graph is kept, its output only until it is sent
-B     backward from the received gradient, or from the loss times 1/(microbatches * dp)
+B     backward from the received gradient, or from the loss times 1/(microbatches * dp * cp)
 I, W  the two halves of B                                   executor.split_backward
 SEND  never waits; the tensor is let go once a later message proves that it has arrived
 RECV  waits
@@ -22,8 +22,8 @@ from torch.autograd.graph import get_gradient_edge
 
 from executor.apply import Share
 from executor.data import Microbatches
+from executor.head import widened
 from executor.mesh import Links, Mesh
-from executor.model import widened
 from executor.pipeline import settled_sends, travelling_shape
 from planner.schedule import lowering
 from planner.schedule.action import Action, Kind
@@ -78,7 +78,7 @@ class Runner:
         self._last = layout.pp * layout.vpp - 1
         self._final = {action.kind: action for action in self.order}
         zero = widened(torch.zeros((), dtype=self._dtype, device=device))
-        self._scale = torch.full_like(zero, 1.0 / (plan.microbatches * layout.dp))
+        self._scale = torch.full_like(zero, 1.0 / (plan.microbatches * mesh.replicas))
         self._state = StepState([], zero, zero)
         self._run: dict[Kind, Callable[[Action], None]] = {
             Kind.FORWARD: self._forward,

@@ -28,7 +28,11 @@ from torch.nn import functional
 
 from executor import collectives
 from executor.collectives import Group
-from executor.model import TIED, Embedding, Head, Layer, Transformer, widened
+from executor.embedding import Embedding, LearnedPositions
+from executor.head import Head, widened
+from executor.layer import Layer
+from executor.model import TIED, Transformer
+from executor.sequence_cut import SequenceCut
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +123,17 @@ class VocabularyParallelEmbedding(nn.Module):
 class DividedPositions(nn.Module):
     """Learned positions on the rank's share of the rows."""
 
-    def __init__(self, weight: nn.Parameter, rank: int, size: int):
+    def __init__(self, of: LearnedPositions, rank: int, size: int):
         super().__init__()
-        self.weight, self.rank, self.size = weight, rank, size
+        self.weight, self.cut, self.rank, self.size = of.weight, of.cut, rank, size
 
     def forward(self, x: Tensor) -> Tensor:
-        """[b, s/t, h] -> the same; row r of the flat order has position r mod s."""
+        """[b, s/t, h] -> the same; row r of the flat order is token r mod s of its sequence."""
         rows = x.shape[0] * x.shape[1]
         own = torch.arange(self.rank * rows, (self.rank + 1) * rows, device=x.device)
-        return x + functional.embedding(
-            own.remainder_(x.shape[1] * self.size).view(x.shape[:2]), self.weight
-        )
+        cut = self.cut or SequenceCut(x.shape[1] * self.size)
+        positions = cut.positions(x.device)[own.remainder_(cut.tokens)]
+        return x + functional.embedding(positions.view(x.shape[:2]), self.weight)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -208,7 +212,7 @@ def _divide_embedding(embedding: Embedding, start: int, rank: int, size: int, gr
     weight = embedding.tokens.weight
     embedding.tokens = VocabularyParallelEmbedding(weight, start, group, size)
     if embedding.positions is not None:
-        embedding.positions = DividedPositions(embedding.positions.weight, rank, size)
+        embedding.positions = DividedPositions(embedding.positions, rank, size)
 
 
 def _divide_layer(layer: Layer, group: Group, size: int) -> None:

@@ -86,8 +86,8 @@ class Trainer:
     def _batch(self, step: int) -> data.Microbatches:
         self.progress.prefix = f"step {step}, "
         self.progress.mark("barrier")
-        dp = self.mesh.coordinate("dp")
-        return data.microbatches(self.plan, dp, self.options.seed, step, self.device)
+        place, seed = self.mesh.place, self.options.seed
+        return data.microbatches(self.plan, place, seed, step, self.device)
 
     def _timed_step(self, step: int, result: RankResult) -> None:
         batch = self._batch(step)

@@ -98,7 +98,7 @@ class Loop:
         return StepRecord(step, whole, float(norm.item()), now, time.perf_counter() - started)
 
     def _divided(self, batch: Batch) -> data.Microbatches:
-        return data.divide(self.plan, self.mesh.coordinate("dp"), batch, self.device)
+        return data.divide(self.plan, self.mesh.place, batch, self.device)
 
     def _whole(self, share: Tensor) -> Tensor:
         """A loss from the ranks' shares of it, on every rank."""

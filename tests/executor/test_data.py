@@ -12,7 +12,9 @@ CPU = torch.device("cpu")
 def test_microbatches_of_all_ranks_are_the_global_batch(dp: int, micro_batch: int) -> None:
     plan = make_plan("gpt2", dp=dp, micro_batch=micro_batch)
     tokens, targets = data.global_batch(plan, seed=3, step=5)
-    parts = [part for d in range(dp) for part in data.microbatches(plan, d, 3, 5, CPU)]
+    parts = [
+        part for d in range(dp) for part in data.microbatches(plan, {"dp": d, "cp": 0}, 3, 5, CPU)
+    ]
     assert torch.equal(torch.cat([part for part, _ in parts]), tokens)
     assert torch.equal(torch.cat([part for _, part in parts]), targets)
 

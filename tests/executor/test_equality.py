@@ -91,7 +91,7 @@ def train(
     runner = Runner(plan, mesh, share, cpu)
     losses, norms = [], []
     for step in range(STEPS):
-        batch = data.microbatches(plan, mesh.coordinate("dp"), SEED, step, cpu)
+        batch = data.microbatches(plan, mesh.place, SEED, step, cpu)
         loss, norm = runner.step(batch, Recorder(make_clock(cpu), lambda doing: None))
         losses.append(loss.item())
         norms.append(norm.item())

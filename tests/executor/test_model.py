@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from executor.model import Rotary, meta_model
+from executor.model import meta_model
+from executor.rotary import Rotary
 from planner.spec import plain
 from planner.spec.model import ModelSpec
 from tests.examples import gpt2_like, llama_like, with_attention
@@ -53,7 +54,7 @@ def test_later_tokens_do_not_change_earlier_logits(name: str) -> None:
 
 
 def test_rotated_products_depend_on_distance_only() -> None:
-    rotary = Rotary(llama_like(head_dim=8, heads=4, kv_heads=4), SEQ_LEN).double()
+    rotary = Rotary(llama_like(head_dim=8, heads=4, kv_heads=4).layer.attention, SEQ_LEN).double()
     rotary.fill()
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 8, generator=generator, dtype=torch.float64)
@@ -65,10 +66,10 @@ def test_rotated_products_depend_on_distance_only() -> None:
 
 def test_a_part_of_a_head_is_rotated() -> None:
     spec = with_attention(llama_like(head_dim=8, heads=4, kv_heads=4), rotary_dim=4)
-    rotary = Rotary(spec, SEQ_LEN).double()
+    rotary = Rotary(spec.layer.attention, SEQ_LEN).double()
     rotary.fill()
     x = torch.randn(2, SEQ_LEN, 4, 8, dtype=torch.float64)
-    whole = Rotary(llama_like(head_dim=4), SEQ_LEN).double()
+    whole = Rotary(llama_like(head_dim=4).layer.attention, SEQ_LEN).double()
     whole.fill()
     assert torch.equal(rotary(x)[..., 4:], x[..., 4:])
     assert torch.equal(rotary(x)[..., :4], whole(x[..., :4]))

@@ -33,7 +33,7 @@ Saved = tuple[Piece, dict[str, torch.Tensor]]
 def lonely(plan: Plan, rank: int) -> Mesh:
     """A rank's mesh without its groups."""
     pair = (None, None)
-    return Mesh(plan.layout, rank, None, None, pair, pair, None, None)
+    return Mesh(plan.layout, rank, None, None, None, pair, pair, None, None)
 
 
 def own_plot(plan: Plan, mesh: Mesh) -> tuple[flat.Plot, slice, int]:
@@ -100,7 +100,7 @@ def saved(rank: int, plan: Plan) -> list[Saved] | None:
     share = apply(plan, mesh, cpu, SEED, LEARNING_RATE)
     runner = Runner(plan, mesh, share, cpu)
     for step in range(STEPS):
-        batch = data.microbatches(plan, mesh.coordinate("dp"), SEED, step, cpu)
+        batch = data.microbatches(plan, mesh.place, SEED, step, cpu)
         runner.step(batch, Recorder(make_clock(cpu), lambda doing: None))
     close_mesh(mesh)
     assert share.updater.steps == STEPS

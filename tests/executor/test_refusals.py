@@ -8,6 +8,7 @@ from planner.spec.documents import InputError
 from planner.spec.layout import Layout, make_stages
 from planner.spec.plan import Plan
 from planner.spec.profile import Machine
+from planner.spec.workload import Workload
 from tests.examples import gpu_cluster, llama_like
 from tests.executor.plans import make_plan
 
@@ -23,6 +24,9 @@ def machine(gpus: int = 0) -> Machine:
     )
 
 
+LONGER = Workload(seq_len=20, global_batch=24, dtype="fp64")
+
+
 def changed(layout: dict[str, Any], **fields: Any) -> Plan:
     plan = make_plan("llama")
     new = Layout.model_validate(layout)
@@ -33,8 +37,16 @@ def changed(layout: dict[str, Any], **fields: Any) -> Plan:
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (changed({"cp": 2}), "layout.cp=2 is not implemented"),
-        (changed({"ep": 2}), "layout.ep=2 is not implemented"),
+        (
+            changed({"cp": 4}, workload=LONGER),
+            "cp=4 with cp_style=ring and tp=1 cuts sequences in 8 parts, .* not divide seq_len=20",
+        ),
+        (changed({"cp": 2, "tp": 4}, workload=LONGER), "cp=2 .* tp=4 cuts sequences in 8 parts"),
+        (
+            changed({"cp": 8, "cp_style": "all_to_all"}),
+            "cp=8 by all_to_all with tp=1 does not divide kv_heads=4; use cp_style=ring",
+        ),
+        (changed({"ep": 2}), "layout.ep=2 etp=1 is not implemented"),
         (changed({"vpp": 2}), "1f1b has one chunk per rank, not 2; use chunks=1, or interleaved"),
         (changed({"vpp": 2, "schedule": "dualpipev", "micro_batch": 24}), "use 2 microbatches"),
         (changed({"zero": 2}), "layout.zero=2 is not implemented"),

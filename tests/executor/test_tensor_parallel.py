@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from executor.head import CrossEntropy
 from executor.mesh import close_mesh, make_mesh
-from executor.model import CrossEntropy, meta_model
+from executor.model import meta_model
 from executor.tensor_parallel import Gather, ParallelCrossEntropy, Scatter, divide
 from planner.spec.layout import Layout
 from tests.executor.plans import SEQ_LEN, SPECS

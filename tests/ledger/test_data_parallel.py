@@ -14,6 +14,7 @@ from planner.graph.data_parallel import DataParallel
 from planner.graph.view import RankView
 from planner.spec.layout import Layout, make_stages
 from planner.spec.plan import Plan
+from planner.spec.runtime import CONTEXT_STYLES
 from planner.spec.workload import DTYPE_BYTES, Workload
 from tests.examples import cpu_cluster, gpt2_like, llama_like, plain_runtime
 from tests.ledger import drawn
@@ -99,10 +100,24 @@ def test_fully_sharded_experts(drawn_ways: tuple[Case, Ways]) -> None:
     assert as_graph(case, ways) == fully_sharded(case, ways)
 
 
+MESHES = (
+    (1, 1, 2),
+    (2, 1, 1),
+    (2, 1, 3),
+    (4, 1, 2),
+    (8, 1, 1),
+    (1, 1, 3),
+    (1, 2, 1),
+    (2, 2, 2),
+    (1, 3, 2),
+)
+"""tp, cp, dp."""
+
+
 @st.composite
 def plans(draw: Any, model: Any) -> Plan:
-    tp, dp = draw(st.sampled_from(((1, 2), (2, 1), (2, 3), (4, 2), (8, 1), (2, 4), (1, 3))))
-    groups = tp * draw(st.integers(1, 2))
+    tp, cp, dp = draw(st.sampled_from(MESHES))
+    groups = tp * cp * draw(st.integers(1, 2))
     dtype = draw(st.sampled_from(("bf16", "fp32", "fp64")))
     spec = model(
         layers=draw(st.integers(1, 2)),
@@ -114,12 +129,19 @@ def plans(draw: Any, model: Any) -> Plan:
         vocab=draw(st.integers(50, 99)),
     )
     micro_batch = draw(st.integers(1, 2))
-    layout = Layout(tp=tp, dp=dp, micro_batch=micro_batch, zero=draw(st.integers(0, 1)))
-    seq_len = tp * draw(st.integers(1, 2))
+    layout = Layout(
+        tp=tp,
+        cp=cp,
+        dp=dp,
+        micro_batch=micro_batch,
+        zero=draw(st.integers(0, 1)),
+        cp_style=draw(st.sampled_from(CONTEXT_STYLES)),
+    )
+    seq_len = 2 * cp * tp * draw(st.integers(1, 2))
     work = {"seq_len": seq_len, "global_batch": dp * micro_batch, "dtype": dtype}
     return Plan(
         model=spec,
-        cluster=cpu_cluster(tp * dp),
+        cluster=cpu_cluster(layout.devices),
         workload=Workload.model_validate(work),
         runtime=plain_runtime(),
         layout=layout,
@@ -129,18 +151,26 @@ def plans(draw: Any, model: Any) -> Plan:
 
 @pytest.mark.parametrize("model", [gpt2_like, llama_like])
 def test_executor(model: Any) -> None:
-    """A whole step: embedding, layers, head and loss, the gradients over tp, ZeRO over dp."""
+    """A whole step: embedding, layers, head and loss, the gradients over tp, ZeRO over dp * cp."""
     DRAWS(given(plans(model), st.integers(0, 63))(executor_agrees))()
 
 
 def executor_agrees(plan: Plan, number: int) -> None:
     layout, work = plan.layout, plan.workload
-    rank = number % layout.dp * layout.tp  # first of a tp group: the largest share of vocabulary
+    replicas = layout.dp * layout.cp
+    rank = number % replicas * layout.tp  # first of a tp group: the largest share of vocabulary
     with fake_group(layout.devices, rank):
         sent = Counter(planned.step(plan))
-    view = RankView(layout.micro_batch, work.seq_len, tp=layout.tp, dtype=work.dtype)
+    view = RankView(
+        layout.micro_batch,
+        work.seq_len,
+        tp=layout.tp,
+        cp=layout.cp,
+        cp_style=layout.cp_style,
+        dtype=work.dtype,
+    )
     weight = DTYPE_BYTES[work.dtype]
-    dense = DataParallel(layout.dp, layout.zero, weight, max(weight, FP32_BYTES), line_bytes=64)
+    dense = DataParallel(replicas, layout.zero, weight, max(weight, FP32_BYTES), line_bytes=64)
     graph = transformer.model_graph(plan.model, view)
     over_tp = data_parallel.replicated_gradients(graph, view, dense, "")
     said = says(view, [*transformer.collectives(graph), *over_tp])

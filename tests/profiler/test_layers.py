@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from executor import model
+from executor.layer import Layer
+from executor.rotary import Rotary
 from planner.spec.model import ModelSpec
 from profiler import layers
 from tests.examples import gpt2_like, llama_like, with_attention
@@ -20,13 +21,13 @@ SEQ_LEN = 16
     ],
 )
 def test_a_timed_layer_computes_what_the_executor_does(spec: ModelSpec) -> None:
-    trained, timed = model.Layer(spec).double(), layers.Layer(spec).double()
+    trained, timed = Layer(spec).double(), layers.Layer(spec).double()
     weights = {
         name.removeprefix("attention.").removeprefix("mlp."): value
         for name, value in trained.state_dict().items()
     }
     timed.load_state_dict(weights)
-    rotary = model.Rotary(spec, SEQ_LEN).double()
+    rotary = Rotary(spec.layer.attention, SEQ_LEN).double()
     rotary.fill()
     x = torch.randn(2, SEQ_LEN, spec.hidden, dtype=torch.float64)
     expected = trained(x, rotary if spec.layer.attention.rotary_dim else None)

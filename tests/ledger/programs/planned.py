@@ -25,7 +25,7 @@ def step(plan: Plan) -> list[Sent]:
     """
     mesh = make_mesh(plan.layout, dist.get_rank(), "fake", TIMEOUT)
     share = apply(plan, mesh, torch.device("cpu"), seed=0, learning_rate=1e-3)
-    shape = plan.layout.micro_batch, plan.workload.seq_len
+    shape = plan.layout.micro_batch, plan.workload.seq_len // plan.layout.cp
     tokens = torch.arange(shape[0] * shape[1]).view(shape) % plan.model.vocab
 
     def forward() -> Tensor:
@@ -35,7 +35,7 @@ def step(plan: Plan) -> list[Sent]:
         share.updater.reduce()
         share.updater.update()
 
-    axes = {"tp": mesh.tp, "dp": mesh.dp, "everyone": mesh.everyone}
+    axes = {"tp": mesh.tp, "cp": mesh.cp, "dp": mesh.dp, "everyone": mesh.everyone}
     sent = record(axes, forward, after)
     close_mesh(mesh)
     return sent
