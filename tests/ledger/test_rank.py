@@ -72,6 +72,9 @@ CASES: list[tuple[Any, str, int, str, tuple[int, ...]]] = [
         (0, 127),
     ),
     (wide_gpt2, "dp=4 pp=3 vpp=2 micro_batch=2 schedule=zbv", 96, "bf16", (0, 11)),
+    (wide_llama, "dp=2 cp=2 tp=2 pp=2 micro_batch=2 zero=1 cp_style=ring", 16, "bf16", (5,)),
+    (wide_llama, "dp=2 cp=4 tp=2 micro_batch=2 cp_style=all_to_all", 16, "bf16", (15,)),
+    (wide_llama, "dp=4 cp=2 tp=2 micro_batch=2 cp_style=all_gather", 16, "bf16", (0,)),
 ]
 
 
