@@ -1,4 +1,8 @@
-"""Flat buffers: all weights of a stage in one tensor, all gradients in another.
+"""Flat buffers: all weights of a unit in one tensor, all gradients in another.
+
+A unit is what is reduced and updated in one piece: a rank's whole share under ZeRO 0 and 1; the
+embedding, each layer and the head for themselves under ZeRO 2 and 3, and the tied matrix, so that
+first and last stage divide it alike.
 
     [ replicated over tp | own | tied matrix | padding ]
     0                    R     T             U         P
@@ -14,7 +18,7 @@ new gradient to the flat buffer and drops it.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +28,9 @@ from executor.model import TIED, Transformer
 from executor.tensor_parallel import Slice
 
 ALIGNMENT_BYTES = 64
+
+Value = Callable[[str, tuple[int, ...]], Tensor]
+"""From a parameter's name and full shape to the whole parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """The buffers of one stage on one rank, [P] each."""
+    """The buffers of one unit on one rank, [P] each."""
 
     plot: Plot
     weights: Tensor
@@ -89,6 +96,22 @@ def find_slots(
             shape = tuple(parameter.shape)
             found[whole] = Slot(whole, (name,), shape, shapes[whole], slices.get(name))
     return list(found.values())
+
+
+def units(slots: Iterable[Slot], zero: int, tied: bool) -> list[list[Slot]]:
+    """The slots of every unit. A rank without parameters has one empty unit."""
+    found: dict[str, list[Slot]] = {}
+    for slot in slots:
+        found.setdefault(unit_of(slot.name, tied) if zero > 1 else "", []).append(slot)
+    return list(found.values()) or [[]]
+
+
+def unit_of(name: str, tied: bool) -> str:
+    """The unit of a parameter under ZeRO 2 and 3: `layers.3`, `embedding`, `head`, the tied one."""
+    if tied and name in TIED:
+        return TIED[0]
+    room, *inner = name.split(".")
+    return f"{room}.{inner[0]}" if room == "layers" else room
 
 
 def place(slots: Iterable[Slot], tp: int, tied: bool, multiple: int, element_bytes: int) -> Plot:
@@ -125,13 +148,19 @@ def flatten(
     """Make the buffers and replace every parameter of the model by a view of them."""
     weights = torch.zeros(plot.size, dtype=weight_dtype, device=device)
     gradients = torch.zeros(plot.size, dtype=gradient_dtype, device=device)
+    for slot, parameter in adopt(model, plot, weights):
+        _accumulate_into(parameter, slot.view(gradients))
+    return Flat(plot, weights, gradients)
+
+
+def adopt(model: Transformer, plot: Plot, weights: Tensor) -> Iterator[tuple[Slot, nn.Parameter]]:
+    """Replace the parameters of a unit by views of its weights, one by one."""
     for slot in plot.slots:
         for name in slot.names:
             parameter = nn.Parameter(slot.view(weights))
-            _accumulate_into(parameter, slot.view(gradients))
             owner, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(owner), attribute, parameter)
-    return Flat(plot, weights, gradients)
+            yield slot, parameter
 
 
 def _accumulate_into(parameter: nn.Parameter, gradient: Tensor) -> None:
@@ -151,7 +180,7 @@ def _add_to(gradient: Tensor) -> Callable[[Tensor], None]:
     return hook
 
 
-def fill(flat: Flat, value: Callable[[str, tuple[int, ...]], Tensor]) -> None:
-    """Write the values of all slots; value(name, full_shape) gives a whole parameter."""
-    for slot in flat.plot.slots:
-        slot.view(flat.weights).copy_(slot.cut(value(slot.name, slot.full_shape)))
+def fill(plot: Plot, weights: Tensor, value: Value) -> None:
+    """Write the values of all slots."""
+    for slot in plot.slots:
+        slot.view(weights).copy_(slot.cut(value(slot.name, slot.full_shape)))

@@ -1,6 +1,7 @@
 """Launch: run a plan on this machine, one process per rank, and return what was measured."""
 
 import dataclasses
+import operator
 import os
 import sys
 import tempfile
@@ -55,9 +56,10 @@ def held_bytes(plan: Plan) -> float:
     states = (3 if weight != gradient else 2) * gradient.itemsize
     parameters = sum(p.numel() for p in meta_model(plan.model, 1).parameters())
     replicas = layout.dp * layout.cp
-    copies = 1 if layout.zero else replicas
-    held = replicas * (weight.itemsize + gradient.itemsize) + copies * states
-    return float(parameters * held)
+    kept = (weight.itemsize, gradient.itemsize, states)
+    fewest = replicas // (layout.shard or replicas)
+    copies = (fewest if layout.zero >= stage else replicas for stage in (3, 2, 1))
+    return float(parameters * sum(map(operator.mul, copies, kept)))
 
 
 def rank_command(directory: Path, options: RunOptions) -> list[str]:

@@ -35,6 +35,8 @@ from planner.spec.plan import Plan
 TIMEOUT = datetime.timedelta(seconds=60)
 PIPELINE = ("forward", "backward")
 """Fields of a mesh that hold groups of one pipeline."""
+NAMES = {"shard": "dp", "copies": "replicas"}
+"""Of groups that the planner calls otherwise."""
 
 
 def recorded_ledger(plan: Plan, rank: int) -> Ledger:
@@ -63,7 +65,8 @@ def _step(plan: Plan, rank: int, device: torch.device) -> tuple[tuple[Message, .
     share = apply(plan, mesh, device, seed=0, learning_rate=1e-3)
     runner = Runner(plan, mesh, share, device)
     batch = data.microbatches(plan, mesh.place, 0, 0, device)
-    meter = StorageMeter([*resident(share), *(tensor for pair in batch for tensor in pair)])
+    held = [*resident(share), *(tensor for pair in batch for tensor in pair)]
+    meter = StorageMeter(held, share.updater.gathered())
     recorder = Recorder(dict(named_groups(mesh)))
     observer = _Parts(recorder)
     with meter, recorder:
@@ -78,7 +81,7 @@ def named_groups(mesh: Mesh) -> Iterator[tuple[str, Any]]:
         if field.name in PIPELINE:
             yield from ((f"pp {field.name} {i}", group) for i, group in enumerate(value))
         elif field.name not in ("layout", "rank"):
-            yield field.name, value
+            yield NAMES.get(field.name, field.name), value
 
 
 class _Parts:

@@ -3,6 +3,9 @@
     tp, cp     ranks that differ only on that axis
     dp         the ranks that hold the same parameters of a stage: they differ on dp or cp only,
                and sum their gradients; in the order of their ranks
+    shard      those of them that ZeRO divides one copy of the states over, and `copies` those that
+               have the same share of it: contiguous groups and what connects them (hybrid sharding;
+               without it all of dp are one shard group)
     forward    the ranks of one pipeline, for activations
     backward   the same ranks again, for gradients: on NCCL a communicator runs its messages in
                order, so one group for both directions could deadlock. Where ranks hold several
@@ -43,6 +46,8 @@ class Mesh:
     backward: Links
     tied: Group
     everyone: Group
+    shard: Group = None
+    copies: Group = None
 
     def coordinate(self, axis: str) -> int:
         """This rank's index on an axis."""
@@ -62,6 +67,16 @@ class Mesh:
     def replica(self) -> int:
         """This rank's index among them."""
         return _alike(self.layout, self.rank).index(self.rank)
+
+    @property
+    def shards(self) -> int:
+        """Over how many ranks ZeRO divides one copy of the states."""
+        return self.layout.shard or self.replicas
+
+    @property
+    def place_in_shard(self) -> int:
+        """This rank's index among them."""
+        return self.replica % self.shards
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -98,7 +113,12 @@ def make_mesh(layout: Layout, rank: int, backend: str, timeout: timedelta) -> Me
     """
     make = _maker(rank, backend, timeout)
     tp, cp, pipelines = make(_lines(layout, "tp")), make(_lines(layout, "cp")), _lines(layout, "pp")
-    dp = make(sorted({_alike(layout, each) for each in range(layout.devices)}))
+    alike = sorted({_alike(layout, each) for each in range(layout.devices)})
+    dp, size = make(alike), layout.shard or len(alike[0])
+    copies = make(line[i::size] for line in alike for i in range(size))
+    shard = dp
+    if size < len(alike[0]):
+        shard = make(line[i : i + size] for line in alike for i in range(0, len(line), size))
     both = layout.vpp > 1
     forward = make(pipelines), make(pipelines if both else [])
     backward = make(pipelines if both else []), make(pipelines)
@@ -107,13 +127,14 @@ def make_mesh(layout: Layout, rank: int, backend: str, timeout: timedelta) -> Me
     everyone = make([tuple(range(layout.devices))])
     if rank >= layout.devices:
         return None
-    return Mesh(layout, rank, tp, cp, dp, forward, backward, tied, everyone)
+    return Mesh(layout, rank, tp, cp, dp, forward, backward, tied, everyone, shard, copies)
 
 
 def close_mesh(mesh: Mesh) -> None:
     """Destroy the groups, for processes that run several plans in turn."""
-    groups = (mesh.tp, mesh.cp, mesh.dp, *mesh.forward, *mesh.backward, mesh.tied, mesh.everyone)
-    for group in groups:
+    axes = (mesh.tp, mesh.cp, mesh.dp, mesh.shard, mesh.copies)
+    groups = (*axes, *mesh.forward, *mesh.backward, mesh.tied, mesh.everyone)
+    for group in dict.fromkeys(groups):
         if group is not None:
             dist.destroy_process_group(group)
 

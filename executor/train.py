@@ -114,13 +114,12 @@ class Trainer:
         if self.device.type == "cuda":
             return AllocatorMeter()
         tensors = [tensor for pair in batch for tensor in pair]
-        return StorageMeter([*resident(self.share), *tensors])
+        return StorageMeter([*resident(self.share), *tensors], self.share.updater.gathered())
 
 
 def resident(share: Share) -> list[torch.Tensor]:
     """Everything of a rank that lives from step to step."""
-    tables = list(share.model.buffers())
-    return [share.flat.weights, share.flat.gradients, *share.updater.state(), *tables]
+    return [*share.updater.resident(), *share.model.buffers()]
 
 
 def resident_bytes() -> float:

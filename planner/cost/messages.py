@@ -14,6 +14,9 @@ and once per step, for all stages of the rank together (planner.graph.data_paral
                replicas: all_reduce (ZeRO 0) or reduce_scatter (ZeRO 1)
     optimizer  the norm, one fp64 number over all ranks; ZeRO 1: all_gather of the new weights
 
+ZeRO 2 and 3 send unit by unit and in every microbatch: planner.cost.unit_messages. With hybrid
+sharding ZeRO 1 scatters and gathers within a shard group and sums its part over the copies.
+
 What a rank of tp holds of a vocabulary is exact here (the last ones may hold fewer rows), where the
 cost of a plan takes the largest share for all.
 """
@@ -25,20 +28,21 @@ from dataclasses import replace
 
 import networkx as nx
 
-from planner.cost import moments
+from planner.cost import moments, unit_messages
 from planner.cost.blocks import Blocks
 from planner.cost.divisions import Division
 from planner.cost.stages import NORM_BYTES, gradient_bytes
 from planner.graph import recompute, transformer
 from planner.graph.data_parallel import (
+    COPIES,
     DataParallel,
     data_parallel,
     flat_elements,
     replicated_gradients,
 )
-from planner.graph.operator import Collective, LayerKind, Node
+from planner.graph.operator import Collective, LayerKind, Node, Operator
 from planner.schedule.orders import rank_of_stage
-from planner.spec.ledger import Ledger, Line, Message, Part
+from planner.spec.ledger import Group, Ledger, Line, Message, Part
 from planner.spec.plan import Plan
 from planner.spec.profile import CollectiveOp
 
@@ -166,14 +170,48 @@ class _Rank:
     def _once(self) -> Iterator[tuple[Line, int]]:
         """The reduction of gradients and the update."""
         layout, how = self.layout, self.how
+        if layout.devices > 1:
+            yield ("optimizer", "all_reduce", "everyone", layout.devices, NORM_BYTES), 1
+        if how.zero > 1 and how.shards > 1:
+            yield from self._of_units(how)
+            return
         for node in replicated_gradients(self.everything, self.view, how, ""):
             yield ("gradients", node.op, "tp", layout.tp, node.message_bytes), 1
         yield from self._tied(how)
         for node in data_parallel(self.everything, how, ""):
             part: Part = "optimizer" if node.op == "all_gather" else "gradients"
-            yield (part, node.op, "dp", how.ranks, node.message_bytes), 1
-        if layout.devices > 1:
-            yield ("optimizer", "all_reduce", "everyone", layout.devices, NORM_BYTES), 1
+            copies = node.name == COPIES
+            group: Group = "replicas" if copies else "dp"
+            ranks = how.ranks // how.shards if copies else how.shards
+            yield (part, node.op, group, ranks, node.message_bytes), 1
+
+    def _of_units(self, how: DataParallel) -> Iterator[tuple[Line, int]]:
+        """What ZeRO 2 and 3 send."""
+        index = self.place["dp"] * self.layout.cp + self.place["cp"]
+        placed = [
+            unit_messages.place(unit, how, self.view, index % how.shards) for unit in self._units()
+        ]
+        for line, count in unit_messages.per_microbatch(placed, how):
+            yield line, count * self.plan.microbatches
+        two_ends = self.first != self.last
+        yield from unit_messages.per_step(placed, how, self.layout.tp, two_ends)
+
+    def _units(self) -> Iterator[unit_messages.Unit]:
+        last, tied = len(self.ranks) - 1, self.plan.model.tied_embeddings
+        table: list[Operator] = []
+        for stage in self.stages:
+            for place, (graph, _) in enumerate(self._blocks(stage)):
+                embedding = stage == 0 and place == 0
+                head = stage == last and place == len(self.plan.stages[stage].layers) + (stage == 0)
+                found = [op for op in transformer.operators(graph) if op.parameters]
+                kind = "embedding" if embedding else "linear" if head else None
+                shared = [op for op in found if tied and op.kind == kind]
+                table += shared
+                if rest := tuple(op for op in found if op not in shared):
+                    yield unit_messages.Unit(rest)
+        if table:
+            uses = len({0, last} & set(self.stages))
+            yield unit_messages.Unit(tuple(table), tied=True, uses=uses)
 
     def _tied(self, how: DataParallel) -> Iterator[tuple[Line, int]]:
         model = self.plan.model
@@ -221,6 +259,7 @@ def _seconds(blocks: Blocks, plan: Plan, line: Line) -> float:
         "pp": (pp, layout.devices // layout.pp),
         "tied": (-(-pp * layout.pp // 2), layout.devices // layout.pp),
         "dp": (replicas, layout.tp),
+        "replicas": (replicas * (layout.shard or 1), layout.tp * (layout.shard or 1)),
         "everyone": (1, 1),
     }[group]
     return float(blocks.collective(kind, ranks, stride, groups, size))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from executor.model import meta_model
 from executor.sent import Sent, fake_group
 from planner.graph import data_parallel, transformer
 from planner.graph.data_parallel import DataParallel
@@ -177,3 +178,37 @@ def executor_agrees(plan: Plan, number: int) -> None:
     said += messages(data_parallel.data_parallel(graph, dense, ""), "dp", dense)
     said[Sent("all_reduce", "everyone", layout.devices, "backward", 8)] += 1  # the gradients' norm
     assert said == sent
+
+
+@DRAWS
+@given(
+    st.sampled_from([gpt2_like, llama_like]),
+    st.integers(1, 3),
+    st.sampled_from([2, 3, 5]),
+    st.sampled_from([2, 3]),
+)
+def test_executor_in_shards(model: Any, layers: int, dp: int, zero: int) -> None:
+    """Every unit is scattered once per backward; ZeRO 2 gathers once per step, 3 once per pass.
+
+    A unit is padded: every parameter to 64 bytes, the whole of it to dp.
+    """
+    spec = model(layers=layers, hidden=24, heads=2, kv_heads=2, head_dim=12, ffn=36, vocab=53)
+    layout = Layout(dp=dp, micro_batch=1, zero=zero)
+    plan = Plan(
+        model=spec,
+        cluster=cpu_cluster(dp),
+        workload=Workload.model_validate({"seq_len": 6, "global_batch": dp, "dtype": "fp32"}),
+        runtime=plain_runtime(),
+        layout=layout,
+        stages=make_stages(layout, (layers,)),
+    )
+    with fake_group(dp, 0):
+        sent = [each for each in planned.step(plan) if each.axis == "dp"]
+    assert {each.op for each in sent} == {"all_gather", "reduce_scatter"}
+    units = layers + 2 + spec.tied_embeddings
+    parameters = meta_model(spec, 6).parameters()
+    lines = sum(-(-parameter.nbytes // 64) * 64 for parameter in parameters)
+    for op, passes in (("reduce_scatter", 1), ("all_gather", zero - 1)):
+        own = [each.message_bytes for each in sent if each.op == op]
+        assert len(own) == units * passes
+        assert 0 <= sum(own) - lines * passes <= units * passes * (dp - 1) * FP32_BYTES

@@ -75,6 +75,10 @@ CASES: list[tuple[Any, str, int, str, tuple[int, ...]]] = [
     (wide_llama, "dp=2 cp=2 tp=2 pp=2 micro_batch=2 zero=1 cp_style=ring", 16, "bf16", (5,)),
     (wide_llama, "dp=2 cp=4 tp=2 micro_batch=2 cp_style=all_to_all", 16, "bf16", (15,)),
     (wide_llama, "dp=4 cp=2 tp=2 micro_batch=2 cp_style=all_gather", 16, "bf16", (0,)),
+    (wide_llama, "dp=16 micro_batch=2 zero=3", 64, "bf16", (5,)),
+    (wide_gpt2, "dp=4 tp=2 pp=2 micro_batch=2 zero=2", 64, "bf16", (1, 14)),
+    (wide_gpt2, "dp=8 pp=2 micro_batch=2 zero=3 shard=4 schedule=gpipe", 64, "fp32", (15,)),
+    (wide_llama, "dp=8 micro_batch=2 zero=1 shard=4", 64, "fp32", (6,)),
 ]
 
 
