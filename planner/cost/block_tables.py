@@ -34,9 +34,12 @@ class BlockTables:
     first, last: columns that hold the embedding, the head, [S]. layers: [N, S, kinds].
     """
 
-    def __init__(self, blocks: Blocks, candidates: Candidates):
+    def __init__(self, blocks: Blocks, candidates: Candidates, alike: "BlockTables | None" = None):
+        """alike: of candidates that are divided in the same way, row by row."""
         self.blocks, self.candidates = blocks, candidates
-        self.divisions, self.index = _divisions(blocks, candidates)
+        found = _divisions(blocks, candidates) if alike is None else alike.divided
+        self.divided: tuple[Divisions, Ints] = found
+        self.divisions, self.index = found
         self.layers = self._layers()
         ranks = candidates.ranks_of_columns
         self.first = ranks == 0
@@ -45,6 +48,8 @@ class BlockTables:
             self.first = self.first & (candidates.chunk == 0)
             self.last = self.last & (candidates.chunk == candidates.vpp - 1)
         self._coarser: dict[tuple[str, ...], tuple[Divisions, Ints]] = {}
+        if alike is not None:
+            self._coarser = alike._coarser
         self.column = cache(self._column)
 
     def _layers(self) -> Ints:

@@ -278,9 +278,8 @@ def least_bytes(blocks: Blocks, choices: Candidates) -> Floats:
         ends = np.array(two if p == 2 else [0, p - 2, p - 1])
         kinds = np.tile(shares, (len(ends), 1))
         ranks = np.repeat(ends, len(shares))
-    found = np.full(len(choices), np.inf)
+    found, tables = np.full(len(choices), np.inf), None
     for mode in {"none", strongest}:
-        table = with_columns(choices, kinds, ranks, mode)
-        total = stage_memory(BlockTables(blocks, table)).total
-        found = np.minimum(found, total.min(axis=1))
+        tables = BlockTables(blocks, with_columns(choices, kinds, ranks, mode), tables)
+        found = np.minimum(found, stage_memory(tables).total.min(axis=1))
     return found

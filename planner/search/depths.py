@@ -34,7 +34,8 @@ Flags = NDArray[np.bool_]
 @dataclass(slots=True)
 class Depth:
     """The choices of one number of stages. schedules: with their chunks. bare: states whose next
-    microbatches are still to be tried. rows, peaks: choices that may fit, and their least bytes."""
+    microbatches are still to be tried. rows, peaks: choices that may fit, and their least bytes.
+    least: their least values under the first order, once they are known."""
 
     asked: Question
     pp: int
@@ -43,6 +44,7 @@ class Depth:
     bare: Ints
     rows: Ints = field(init=False)
     peaks: Floats = field(init=False)
+    least: Floats | None = None
 
     def __post_init__(self) -> None:
         self.rows = np.zeros((0, len(space.COLUMNS)), dtype=np.int64)

@@ -163,8 +163,8 @@ class _Relaxing:
             legal = legal & self.terms.wishes.keep(table)
         if not legal.any():
             return
-        m = table.microbatches
-        busy = self._least(plain) * (m + depth.pp - 1) / m
+        m, depth.least = table.microbatches, self._least(plain)
+        busy = depth.least * (m + depth.pp - 1) / m
         place = int(np.where(legal, busy, np.inf).argmin())
         self._try(Choice(table, place).one)
 
@@ -177,7 +177,9 @@ class _Relaxing:
     def _relax(self, depth: Depth, order: tuple[Axis, ...], some: Ints) -> None:
         """Bound rows of a depth under an order, those that are not hopeless already."""
         plain = depth.table(order, depth.rows[some])
-        least, found = self._least(plain), depth.allowed(depth.rows[some])
+        found, least = depth.allowed(depth.rows[some]), depth.least
+        usual = least is not None and order == depth.orders[0]
+        least = least[some] if least is not None and usual else self._least(plain)
         chosen = {each: self._chosen(plain, each, found[each[0]]) for each in depth.schedules}
         self.possible += sum(int(flags.sum()) for flags in chosen.values())
         any_of = np.any(list(chosen.values()), axis=0)

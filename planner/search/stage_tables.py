@@ -97,10 +97,9 @@ def stage_tables(
 ) -> StageTables:
     """Tables with up to `most` layers per stage. choices: rows of one table of the space."""
     columns = Columns.of(blocks, choices.pp, min(most, blocks.model.layers))
-    again = _again(blocks, choices, columns, way, limit_bytes)
-    played = columns.choices(choices, way.mode, again)
-    tables = BlockTables(blocks, played)
-    over = stage_memory(tables).total > limit_bytes
+    again, peaks = _again(blocks, choices, columns, way, limit_bytes)
+    tables = BlockTables(blocks, columns.choices(choices, way.mode, again))
+    over = (stage_memory(tables).total if peaks is None else peaks) > limit_bytes
     if way.forced is not None:
         over |= (columns.rank == way.forced) & (again == 0)
     times = stage_times(tables)
@@ -202,14 +201,16 @@ def _ramp(held: Ints, most: int) -> Ints:
     return np.minimum(np.arange(most + 1)[None, :, None], held[:, :, None])
 
 
-def _again(blocks: Blocks, choices: Candidates, columns: Columns, way: Way, limit: float) -> Ints:
-    """Layers of every column that recompute, [B, C]."""
+def _again(
+    blocks: Blocks, choices: Candidates, columns: Columns, way: Way, limit: float
+) -> tuple[Ints, Floats | None]:
+    """Layers of every column that recompute, and what it then holds where that is known, [B, C]."""
     held: Ints = np.broadcast_to(columns.kinds.sum(axis=1)[None], (len(choices), len(columns.rank)))
     if way.mode == "none":
-        return np.zeros_like(held)
+        return np.zeros_like(held), None
     if way.layers is not None:
         fixed: Ints = np.minimum(held, way.layers)
-        return fixed
+        return fixed, None
 
     def peak(again: Ints) -> Floats:
         return stage_memory(BlockTables(blocks, columns.choices(choices, way.mode, again))).total
@@ -220,9 +221,12 @@ def _again(blocks: Blocks, choices: Candidates, columns: Columns, way: Way, limi
     fewest = _fewest_of_one if len(blocks.kinds) == 1 else _fewest
     found = fewest(limit - every, more, columns)
     found = np.minimum(np.where((none <= limit) & free, 0, found), held)
-    # exact but for rounding
-    result: Ints = np.where(peak(found) > limit, np.minimum(found + 1, held), found)
-    return result
+    peaks = peak(found)
+    worse = (peaks > limit) & (found < held)
+    if worse.any():  # the formula is exact but for rounding
+        found = np.where(worse, found + 1, found)
+        peaks = peak(found)
+    return found, peaks
 
 
 def _kept_more(blocks: Blocks, choices: Candidates, columns: Columns, mode: Recompute) -> Floats:
