@@ -12,6 +12,7 @@ coordinates of the whole parameter, so that any other division finds what it nee
 """
 
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -43,13 +44,11 @@ def boxes(shape: Sizes, start: int, stop: int) -> Iterator[Box]:
 def of_piece(piece: Piece) -> Iterator[Box]:
     """A piece's boxes in the whole parameter; `start` counts from the piece's own."""
     slot = piece.slot
+    by = [0] * len(slot.shape)
+    for part in () if slot.part is None else slot.part.slices:
+        by[part.dim] += part.start
     for box in boxes(slot.shape, piece.start, piece.stop):
-        if slot.part is None:
-            yield box
-        else:
-            dim, by = slot.part.dim, slot.part.start
-            moved = (*box.offsets[:dim], box.offsets[dim] + by, *box.offsets[dim + 1 :])
-            yield replace(box, offsets=moved)
+        yield replace(box, offsets=tuple(map(operator.add, box.offsets, by)))
 
 
 def _cut(shape: Sizes, start: int, stop: int) -> Iterator[tuple[Sizes, Sizes, int]]:

@@ -12,18 +12,22 @@ from torch import Tensor
 
 from executor import collectives
 from executor.mesh import Mesh
+from planner.spec.model import Head
 
 
-def most_likely(logits: Tensor, classes: int, mesh: Mesh) -> Tensor:
-    """[b, s, columns of the rank] -> [b, s], the same on every tp rank. classes: of all ranks."""
-    if mesh.tp is None:
+def most_likely(logits: Tensor, head: Head, mesh: Mesh) -> Tensor:
+    """[b, s, columns of the rank] -> [b, s], the same on every tp rank.
+
+    Heads of classes are not divided; there a rank has the rows that it has [b, s / tp, classes].
+    """
+    if mesh.tp is None or head.kind != "language_model":
         return logits.argmax(dim=-1)
-    each = -(-classes // mesh.layout.tp)
+    each = -(-head.classes // mesh.layout.tp)
     found, index = logits.max(dim=-1)
     largest = found.double()
     overall = largest.clone()
     collectives.all_reduce_max(overall, mesh.tp)
     index = index + each * mesh.coordinate("tp")
-    lowest = torch.where(largest == overall, -index, torch.full_like(index, -classes))
+    lowest = torch.where(largest == overall, -index, torch.full_like(index, -head.classes))
     collectives.all_reduce_max(lowest, mesh.tp)
     return -lowest

@@ -80,7 +80,7 @@ class Runner:
         self._shape, self._device = travelling_shape(plan), device
         self._dtype = weight_dtype(plan.workload.dtype)
         self._last = layout.pp * layout.vpp - 1
-        self._classes = plan.model.head.classes
+        self._head = plan.model.head
         self._final = {action.kind: action for action in self.order}
         zero = widened(torch.zeros((), dtype=self._dtype, device=device))
         self._scale = torch.full_like(zero, 1.0 / (plan.microbatches * mesh.replicas))
@@ -115,7 +115,7 @@ class Runner:
         return self._forwards(batch, predicts=False).loss
 
     def predict(self, batch: Microbatches) -> list[Tensor]:
-        """The most likely token of every position, by microbatch; none before the last stage."""
+        """What is most likely at every position, by microbatch; none before the last stage."""
         return self._forwards(batch, predicts=True).predicted
 
     def _forwards(self, batch: Microbatches, predicts: bool) -> StepState:
@@ -146,7 +146,7 @@ class Runner:
         if y.requires_grad:
             state.edges[stage, k] = get_gradient_edge(y)
         if stage == self._last and state.predicts:
-            state.predicted.append(most_likely(y, self._classes, self._mesh))
+            state.predicted.append(most_likely(y, self._head, self._mesh))
         elif stage == self._last:
             state.loss += y.detach() * self._scale
         elif stage + 1 in self._parts:

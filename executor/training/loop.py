@@ -99,7 +99,9 @@ class Loop:
         predicted = self._runner.predict(self._divided(batch))
         if self._counts_loss:
             for values, (_, where) in zip(predicted, own, strict=True):
-                whole[where.flatten()] = values.flatten()
+                # a head of classes has its part of the rows, any other head all of them
+                first = self.mesh.coordinate("tp") * values.numel() % where.numel()
+                whole[where.flatten()[first:][: values.numel()]] = values.flatten()
         collectives.all_reduce(whole, self.mesh.everyone)
         return whole.view(targets.shape).cpu(), targets
 

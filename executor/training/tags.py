@@ -4,8 +4,9 @@
 
 The module tokenize says what is right; the text is that of executor.training.corpus, of which
 files of plain ASCII are taken, in the order of the hash of their names, up to a size. The model
-reads bytes 0 .. 255 and its target at every position is the class of that byte. A decoder sees
-only what stands before (is `i` the beginning of `if` or of `index`?), so it cannot reach 1.
+reads bytes 0 .. 255 and its target at every position is the class of that byte. An encoder sees
+both sides; a decoder only what stands before (is `i` the beginning of `if` or of `index`?), so
+it cannot reach 1.
 
 Metric: macro F1 over the classes, 2 t / (2 t + f), t: bytes of the class that are found, f: bytes
 wrongly given to or taken from it.
@@ -55,11 +56,17 @@ class Tags:
     @staticmethod
     def check(plan: Plan) -> None:
         """Raise InputError unless the plan's model can learn this task."""
-        check_bytes(Tags.name, plan)
-        if plan.model.head.classes < len(CLASSES):
+        model, head = plan.model, plan.model.head
+        if model.encoder is not None or head.kind == "sequence_classification":
             raise InputError(
-                f"model {plan.model.name}: head.classes={plan.model.head.classes} is too few for "
-                f"the task tags, which has {len(CLASSES)}"
+                f"model {model.name}: the task tags needs one stack and a head over tokens; plan "
+                f"an encoder with classes of tokens, or a decoder"
+            )
+        check_bytes(Tags.name, plan)
+        if head.classes < len(CLASSES):
+            raise InputError(
+                f"model {model.name}: head.classes={head.classes} is too few for the task tags, "
+                f"which has {len(CLASSES)}"
             )
 
     def training_batch(self, step: int) -> Batch:

@@ -4,6 +4,7 @@ from torch import Tensor
 from executor.mesh import close_mesh, make_mesh
 from executor.prediction import most_likely
 from planner.spec.layout import Layout
+from planner.spec.model import Head
 from tests.executor.pool import TIMEOUT, Pool
 
 CLASSES = 7
@@ -20,7 +21,7 @@ def predict(rank: int, layout: Layout) -> list[list[int]] | None:
         return None
     each = -(-CLASSES // layout.tp)
     first = each * mesh.coordinate("tp")
-    found = most_likely(logits()[..., first : first + each], CLASSES, mesh)
+    found = most_likely(logits()[..., first : first + each], Head(classes=CLASSES), mesh)
     close_mesh(mesh)
     return found.tolist()
 

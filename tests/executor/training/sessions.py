@@ -10,14 +10,34 @@ from executor.progress import Progress
 from executor.training.options import TrainOptions
 from executor.training.session import Session
 from planner.spec.documents import InputError
+from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 from planner.spec.trained import Trained
 from profiler.machine import describe
 from tests.examples import gpt2_like, llama_like
+from tests.executor.kinds import bert_like, mixtral_like, t5_like
 from tests.executor.plans import SEQ_LEN, make_plan
 from tests.executor.pool import TIMEOUT, Pool
 
-MODELS = {"gpt2": gpt2_like(vocab=256, layers=4), "llama": llama_like(vocab=257, layers=4)}
+CLASSES = {"kind": "token_classification", "classes": 8, "bias": True}
+
+
+def _of_bytes(spec: ModelSpec) -> ModelSpec:
+    """A model that reads bytes."""
+    stacks = tuple(
+        stack.replace(embedding=stack.embedding.replace(vocab=257)) for stack in spec.stacks
+    )
+    classes = 257 if spec.head.kind == "language_model" else spec.head.classes
+    return spec.replace(stacks=stacks, head=spec.head.replace(classes=classes))
+
+
+MODELS = {
+    "gpt2": gpt2_like(vocab=256, layers=4),
+    "llama": llama_like(vocab=257, layers=4),
+    "mixtral": _of_bytes(mixtral_like()),
+    "bert": _of_bytes(bert_like(CLASSES, tied_embeddings=False)),
+    "t5": _of_bytes(t5_like()),
+}
 
 
 def train(rank: int, plan: Plan, options: TrainOptions) -> Trained | str | None:

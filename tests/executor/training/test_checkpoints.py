@@ -23,6 +23,11 @@ CHANGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("gpt2", {"pp": 4, "micro_batch": 4}, {"dp": 2, "zero": 3, "micro_batch": 12}),
     ("llama", {"dp": 4, "zero": 2, "shard": 2, "tp": 2, "micro_batch": 3}, {"micro_batch": 24}),
     (
+        "mixtral",
+        {"dp": 4, "ep": 2, "etp": 2, "zero": 1, "micro_batch": 3},
+        {"tp": 2, "micro_batch": 24},
+    ),
+    (
         "llama",
         {"tp": 4, "micro_batch": 12},
         {"pp": 2, "vpp": 2, "schedule": "zbv", "dp": 2, "zero": 1, "micro_batch": 3},

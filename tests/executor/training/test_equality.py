@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.executor.pool import Pool
-from tests.executor.training.sessions import MODELS, options, trained
+from tests.executor.training.sessions import options, trained
 
 LAYOUTS: list[dict[str, Any]] = [
     {"dp": 2, "zero": 3, "cp": 2, "micro_batch": 6},
@@ -22,7 +22,7 @@ FOUR_RANKS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_every_plan_reaches_the_metric_of_one_process(
     pool: Pool, tmp_path: Path, name: str
 ) -> None:
@@ -38,13 +38,23 @@ def test_every_plan_reaches_the_metric_of_one_process(
         assert other.value == pytest.approx(alone.value, rel=1e-11)
 
 
-@pytest.mark.parametrize("task", ["tags", "translation"])
-def test_predictions_are_those_of_one_process(pool: Pool, tmp_path: Path, task: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "name", "layouts"),
+    [
+        ("tags", "llama", FOUR_RANKS),
+        ("tags", "bert", [{"tp": 2, "dp": 2, "micro_batch": 6}, FOUR_RANKS[1]]),
+        ("translation", "llama", FOUR_RANKS),
+        ("translation", "t5", [{"tp": 2, "dp": 2, "zero": 3, "micro_batch": 6}]),
+    ],
+)
+def test_predictions_are_those_of_one_process(
+    pool: Pool, tmp_path: Path, task: str, name: str, layouts: list[dict[str, Any]]
+) -> None:
     """The metric counts predictions, so it is equal, not near."""
     alone, *others = (
-        trained(pool, "llama", options(tmp_path / str(i), task=task), seq_len=32, **layout)
-        for i, layout in enumerate([{"micro_batch": 24}, *FOUR_RANKS])
+        trained(pool, name, options(tmp_path / str(i), task=task), seq_len=32, **layout)
+        for i, layout in enumerate([{"micro_batch": 24}, *layouts])
     )
     for other in others:
-        assert other.loss == pytest.approx(alone.loss, rel=1e-12)
+        assert other.loss == pytest.approx(alone.loss, rel=1e-11)
         assert other.value == alone.value

@@ -8,6 +8,7 @@ from planner.spec.documents import InputError
 from planner.spec.plan import Plan
 from tests.examples import gpt2_like
 from tests.executor.plans import make_plan
+from tests.executor.training.sessions import MODELS
 
 
 def plan_of(seq_len: int) -> Plan:
@@ -34,6 +35,17 @@ def test_a_row_holds_one_pair_and_says_its_second_half(
         assert said[: len(source)] == [0] * len(source)
         digits = source if source[0].isdecimal() else target.rstrip("\n")
         assert is_held_out(digits) == held_out
+
+
+def test_an_encoder_reads_what_a_decoder_translates() -> None:
+    plan = plan_of(48)
+    two = Translation(plan.replace(model=MODELS["t5"], stages=make_plan("t5").stages), 0)
+    (whole, _), (inputs, targets) = Translation(plan, 0).training_batch(5), two.training_batch(5)
+    for row, (source, written), said in zip(
+        texts((whole, None)), inputs.tolist(), targets.tolist(), strict=True
+    ):
+        assert row == bytes(source).strip(b"\0").decode() + bytes(written).strip(b"\0").decode()
+        assert bytes(written).strip(b"\0")[1:] == bytes(said).strip(b"\0")[:-1]
 
 
 def test_batches_depend_on_seed_step_and_row_alone() -> None:
