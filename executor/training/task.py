@@ -7,8 +7,8 @@ from typing import Protocol
 from torch import Tensor
 
 Batch = tuple[Tensor, Tensor]
-"""Inputs and targets of a whole step, [global_batch, seq_len] each, on the CPU; inputs of an encoder
-and a decoder [global_batch, 2, seq_len]."""
+"""Inputs and targets of a whole step, [global_batch, seq_len] each, on the CPU; the inputs of an
+encoder and a decoder are [global_batch, 2, seq_len]."""
 
 
 Judged = tuple[Tensor, Tensor]

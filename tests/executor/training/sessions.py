@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from executor import refusals
 from executor.mesh import close_mesh, make_mesh
 from executor.progress import Progress
 from executor.training.options import TrainOptions
@@ -67,6 +68,7 @@ def trained(
     """What a training on the pool came to."""
     plan = make_plan(MODELS[name], **layout)
     plan = plan.replace(workload=plan.workload.replace(seq_len=seq_len))
+    refusals.check(plan)
     found = pool.run(train, plan, chosen)[0]
     assert isinstance(found, Trained), found
     return found
