@@ -49,7 +49,7 @@ SPLIT = {"dp": 2, "pp": 2, "schedule": "zb-h1", "micro_batch": 2}
             changed({"cp": 8, "cp_style": "all_to_all"}),
             "cp=8 by all_to_all with tp=1 does not divide kv_heads=4; use cp_style=ring",
         ),
-        (changed({"ep": 2}), "layout.ep=2 etp=1 is not implemented"),
+        (changed({"ep": 2}), "layout.ep=2 etp=1 divide experts, and small-llama has none"),
         (changed({"vpp": 2}), "1f1b has one chunk per rank, not 2; use chunks=1, or interleaved"),
         (changed({"vpp": 2, "schedule": "dualpipev", "micro_batch": 24}), "use 2 microbatches"),
         (changed(SPLIT | {"zero": 2}), "layout.zero=2 under schedule=zb-h1"),
