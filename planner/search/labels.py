@@ -120,7 +120,7 @@ def frontier(labels: Floats, group: Ints) -> Ints:
         kept.append(left[first])
         led = np.diff(np.append(first, len(left)))
         leader = np.repeat(numbers[:, first] * (1 - NOISE), led, axis=1)
-        better = ~(numbers >= leader).all(axis=0)
+        better = np.asarray((numbers < leader).any(axis=0))
         better[first] = False
         left, own, numbers = left[better], own[better], numbers[:, better]
     return np.sort(np.concatenate(kept)) if kept else left
