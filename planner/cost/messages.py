@@ -55,7 +55,8 @@ LINE_BYTES = 64
 
 
 def predicted_ledger(blocks: Blocks, plan: Plan, rank: int) -> Ledger:
-    """Messages and peak of one rank of a plan."""
+    """Messages and peak of one rank of a plan. Raises InputError for a rank it has not."""
+    plan.check_rank(rank)
     lines: Counter[Line] = Counter()
     own = _Rank(blocks, plan, rank)
     for line, count in own.lines():
