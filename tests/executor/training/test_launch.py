@@ -90,7 +90,7 @@ def test_torchrun_starts_the_same_ranks_with_the_plan_of_their_number(
 @pytest.mark.slow
 def test_torchrun_restarts_from_the_last_checkpoint(plan: Plan, tmp_path: Path) -> None:
     path, folder = documents.save(plan, tmp_path / "plan.json"), tmp_path / "out"
-    words = ["--steps", "300", "--checkpoint-every", "10", "--resume", "--timeout", "5s"]
+    words = ["--steps", "300", "--checkpoint-every", "10", "--resume", "--timeout", "20s"]
     job = subprocess.Popen(
         [*torchrun([path], folder, "--max-restarts", "2"), *words],
         cwd=ROOT,

@@ -134,7 +134,7 @@ def test_killed_and_stopped_at_random_it_ends_the_same(
     after, rank = chance.randrange(4, STEPS - 4), chance.randrange(2)
     named = rf"rank {rank} (was killed|stopped making progress)"
     with Disturbance(folder, act, rank, after), pytest.raises(RunError, match=named):
-        train_plan(plan, options(folder, timeout_seconds=8.0))
+        train_plan(plan, options(folder, timeout_seconds=20.0))
     if attempt % 3 == 0:
         newest = max((folder / FOLDER).glob("step-????????"))
         victim = chance.choice(sorted(newest.iterdir()))
