@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRAS ?= exec,dev
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow test-gpu check format bench goldens calibrations validation planning lab clean
+.PHONY: setup demo test test-slow test-gpu check format bench goldens calibrations validation planning lab scaling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,7 +14,8 @@ help:
 	@echo "make bench      benchmarks             make goldens     rewrite tests/golden (review the diff)"
 
 	@echo "make calibrations  fit the catalog's constants   make validation  docs/validation.md"
-	@echo "make planning   docs/planning.md       make lab        plans on shaped networks (root)"
+	@echo "make planning   docs/planning.md             make scaling      planning time, docs/search.md"
+	@echo "make lab        plans on shaped networks, predicted and measured (root)"
 
 setup: .venv/.installed
 
@@ -58,6 +59,9 @@ validation: setup
 
 lab: setup
 	$(BIN)/python -m laboratory
+
+scaling: setup
+	$(BIN)/python -m reports.planning.scaling
 
 planning: setup
 	$(BIN)/python -m reports.planning.study

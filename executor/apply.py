@@ -1,12 +1,14 @@
 """Apply: one function turns the plain model into a rank's share of a plan, in this order.
 
-    1  the whole model on the meta device: shapes, no memory
+    1  the whole model on the meta device: shapes, no memory; or a user's module (executor.adapted)
     2  cut to the rank's stages                     (executor.pipeline)
     3  cut the sequences over cp                    (executor.context_parallel)
-    4  divide over tp                               (executor.tensor_parallel)
+    4  divide over tp, experts over ep and etp      (executor.tensor_parallel, .expert_parallel)
     5  recompute where layers choose to             (executor.recompute)
     6  split the backward where the schedule does   (executor.split_backward)
-    7  flat buffers, then initial values            (executor.flat, executor.initial)
+    7  flat buffers with initial values             (executor.flat, executor.initial), whole
+                                                    (executor.replicated) or in shards that the
+                                                    modules gather and scatter (executor.sharded)
     8  gradient reduction and optimiser             (executor.data_parallel)
 
 The order matters: cutting first keeps later steps small, dividing before recomputing puts the
@@ -17,15 +19,20 @@ import functools
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-from executor import context_parallel, flat, pipeline, tensor_parallel
+from executor import context_parallel, expert_parallel, flat, pipeline, tensor_parallel
+from executor.adapted import division as adapted
+from executor.adapted.model import adapt
 from executor.data_parallel import Updater
 from executor.formats import gradient_dtype, weight_dtype
-from executor.initial import STANDARD_DEVIATION, full_value
+from executor.initial import alike_value, full_value
 from executor.mesh import Mesh
 from executor.model import Part, Transformer, meta_model
 from executor.recompute import recompute
+from executor.replicated import Replicated
 from executor.sequence_cut import SequenceCut, cut_of
+from executor.sharded import Sharded, watch
 from executor.split_backward import Deferral, split
 from planner.schedule.orders import SPLIT
 from planner.spec.plan import Plan
@@ -40,7 +47,6 @@ class Share:
 
     model: Transformer
     parts: dict[int, Part]
-    flat: flat.Flat
     updater: Updater
     deferral: Deferral | None
 
@@ -52,44 +58,66 @@ def apply(
     seed: int | None,
     learning_rate: float,
     clip_norm: float | None = None,
+    module: nn.Module | None = None,
 ) -> Share:
     """Build the rank's share of a plan, with initial values. The plan is known to be runnable.
 
-    seed: None gives values that no other rank shares, drawn where they lie (executor.emulation).
+    seed: None gives all weights one value, which costs no time (executor.emulation).
+    module: a user's own, to be divided instead of the model that the plan describes.
     """
-    layout, dtype = plan.layout, weight_dtype(plan.workload.dtype)
+    layout = plan.layout
     cut = cut_of(layout, plan.workload.seq_len, mesh.coordinate("cp"))
-    model = meta_model(plan.model, cut.tokens)
+    model = meta_model(plan.model, cut.tokens) if module is None else adapt(module, plan)
+    given = alike_value if seed is None else functools.partial(full_value, seed=seed)
+    value = given if module is None else _own_values(model)
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
     pipeline.cut(model, plan, mesh.stages)
     context_parallel.divide(model, cut, layout.cp_style, mesh.cp)
-    slices = tensor_parallel.divide(model, mesh.coordinate("tp"), layout.tp, mesh.tp)
+    place = mesh.coordinate("tp"), layout.tp, mesh.tp
+    slices: dict[str, flat.AnySlice] = {
+        **tensor_parallel.divide(model, *place),
+        **adapted.divide(model, *place),
+    }
+    if mesh.ep is not None and mesh.etp is not None:
+        slices |= expert_parallel.divide(model, mesh.ep, mesh.etp)
     recompute(model, [choice for stage in mesh.stages for choice in plan.stages[stage].layers])
     deferral = split(model) if layout.schedule in SPLIT else None
-    plot = _plot(plan, model, slices, shapes)
-    _materialise_tables(model, cut, device, dtype)
-    buffers = flat.flatten(
-        model, plot, device, dtype, gradient_dtype(plan.workload.dtype, plan.runtime)
-    )
-    if seed is None:
-        buffers.weights.normal_(std=STANDARD_DEVIATION)
-    else:
-        flat.fill(buffers, functools.partial(full_value, seed=seed))
+    _materialise_tables(model, cut, device, weight_dtype(plan.workload.dtype))
+    slots = flat.find_slots(model, slices, shapes, plan.model.tied_embeddings)
     parts = {stage: pipeline.part(model, plan, stage) for stage in mesh.stages}
-    updater = Updater(buffers, mesh, layout.zero, learning_rate, clip_norm)
-    return Share(model, parts, buffers, updater, deferral)
+    units = _units(plan, mesh, model, slots, device, value)
+    if sharded := [unit for unit in units if isinstance(unit, Sharded)]:
+        for part in parts.values():
+            watch(part, sharded)
+    return Share(model, parts, Updater(units, mesh, learning_rate, clip_norm), deferral)
 
 
-def _plot(
+def _own_values(model: Transformer) -> flat.Value:
+    """The values that a user's module has."""
+    values = {name: value.detach() for name, value in model.named_parameters()}
+    return lambda name, shape: values[name]
+
+
+def _units(
     plan: Plan,
+    mesh: Mesh,
     model: Transformer,
-    slices: dict[str, tensor_parallel.Slice],
-    shapes: dict[str, tuple[int, ...]],
-) -> flat.Plot:
-    layout, tied = plan.layout, plan.model.tied_embeddings
-    slots = flat.find_slots(model, slices, shapes, tied)
-    size = weight_dtype(plan.workload.dtype).itemsize
-    return flat.place(slots, layout.tp, tied, layout.dp * layout.cp if layout.zero else 1, size)
+    slots: list[flat.Slot],
+    device: torch.device,
+    value: flat.Value,
+) -> list[Replicated | Sharded]:
+    layout, work, tied = plan.layout, plan.workload, plan.model.tied_embeddings
+    dtypes = weight_dtype(work.dtype), gradient_dtype(work.dtype, plan.runtime)
+    made: list[Replicated | Sharded] = []
+    for each in flat.units(slots, layout.zero, tied):
+        experts = any(slot.expert for slot in each)
+        shards = mesh.sharers(experts).shard.size
+        zero, tp = layout.zero if shards > 1 else 0, 1 if experts else layout.tp
+        multiple, size = shards if zero else 1, dtypes[0].itemsize
+        plot = flat.place(each, tp, tied, multiple, size, alike=zero > 1)
+        kind = Replicated if zero < 2 else Sharded
+        made.append(kind(model, plot, mesh, zero, device, dtypes, value))
+    return made
 
 
 def _materialise_tables(

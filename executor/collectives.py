@@ -4,6 +4,7 @@ torch 2.13 renamed all_gather_into_tensor and reduce_scatter_tensor to *_single 
 old names, 2.11 has only the old ones; this file is the one place that knows.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,18 @@ def all_reduce(x: Tensor, group: Group) -> None:
     """Sum in place."""
     if group is not None:
         dist.all_reduce(x, group=group)
+
+
+def all_reduce_joined(parts: Sequence[Tensor], group: Group) -> None:
+    """Sum several tensors in place with one message; none where all are empty."""
+    some = [part for part in parts if part.numel()]
+    if group is None or not some:
+        return
+    joined = some[0] if len(some) == 1 else torch.cat(some)
+    all_reduce(joined, group)
+    if len(some) > 1:
+        for part, summed in zip(some, joined.split([len(part) for part in some]), strict=True):
+            part.copy_(summed)
 
 
 def all_reduce_max(x: Tensor, group: Group) -> None:
@@ -45,6 +58,15 @@ def all_to_all(x: Tensor, group: Group) -> Tensor:
     # contiguous, because gloo writes wrong data into anything else without a word
     dist.all_to_all_single(received, x.contiguous(), group=group)
     return received
+
+
+def all_to_all_uneven(x: Tensor, sent: list[int], received: list[int], group: Group) -> Tensor:
+    """The first sent[0] rows go to rank 0, the next sent[1] to rank 1, ..; returns what came."""
+    if group is None:
+        return x
+    whole = torch.empty(sum(received), *x.shape[1:], dtype=x.dtype, device=x.device)
+    dist.all_to_all_single(whole, x.contiguous(), received, sent, group=group)
+    return whole
 
 
 def barrier(group: Group, device: torch.device) -> None:

@@ -17,6 +17,9 @@ CLIP_NORM = typer.Option(None, "--clip-norm", help="Scale larger gradients down 
 EMULATE = typer.Option(
     None, "--emulate-rank", help="Run one rank alone; messages become waits of predicted length."
 )
+MODULE = typer.Option(
+    None, "--module", help="Divide your own module: FILE.py:FUNCTION that builds it."
+)
 FORMAT = typer.Option("table", "--format", help="table or json.")
 
 
@@ -35,6 +38,7 @@ def run(
     backend: str = BACKEND,
     clip_norm: float | None = CLIP_NORM,
     emulate_rank: int | None = EMULATE,
+    module: str | None = MODULE,
     output_format: str = FORMAT,
 ) -> None:
     """Run a plan on this machine, one process per rank, and measure it."""
@@ -46,7 +50,7 @@ def run(
     from planner.spec.plan import Plan
 
     printing.check_format(output_format, ("table", "json"))
-    options = read_options(steps, warmup, timeout, backend, clip_norm=clip_norm)
+    options = read_options(steps, warmup, timeout, backend, clip_norm=clip_norm, module=module)
     chosen = documents.load(Plan, plan)
     if emulate_rank is None:
         typer.echo(f"running {chosen.layout} on {chosen.layout.devices} ranks ...", err=True)

@@ -1,14 +1,15 @@
-"""Data parallelism and the optimiser on flat buffers, with ZeRO stage 0 or 1.
+"""Data parallelism and the optimiser, over the units of a rank.
 
-d = dp * cp ranks hold the same weights w; g is the sum of the gradients of the rank's microbatches.
+d = dp * cp ranks share every unit, of experts fewer or more (executor.replicated: ZeRO 0 and 1,
+executor.sharded: 2 and 3); g is the sum of the gradients of their microbatches.
 
-    reduce        replicated part of g summed over tp; tied matrix summed over {first, last} stage
-                  ZeRO 0: g <- all-reduce over dp      ZeRO 1: own 1/d of g <- reduce-scatter
-    update        |g|^2 over all parameters once; AdamW on w (ZeRO 1: on the own 1/d of w, then
-                  all-gather of w); g <- 0
+    reduce        replicated part of g summed over tp; tied matrix summed over {first, last} stage;
+                  what of the sum over dp the backward has not done
+    update        |g|^2 over all parameters once; AdamW on the own part of the weights; all ranks
+                  get it (ZeRO 1 and 2); g <- 0
 
-ZeRO 1 (Rajbhandari et al. 2020): the optimiser's states exist once per dp group. 16-bit weights
-have an fp32 master copy, divided like the states, that AdamW updates; w is its rounding.
+ZeRO (Rajbhandari et al. 2020): the optimiser's states (1), gradients too (2), weights too (3)
+exist once among d ranks.
 
 Norm: every rank adds |g_i|^2 of the pieces that it is the first to hold (executor.pieces) and one
 all-reduce over all ranks ends it, in fp64. Clipping by it is torch's clip_grad_norm_:
@@ -18,16 +19,17 @@ all-reduce over all ranks ends it, in fp64. Clipping by it is torch's clip_grad_
 one more pass over the own gradients, which the planner does not cost.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from executor import collectives
-from executor.flat import Flat
 from executor.mesh import Mesh
-from executor.pieces import Piece, counted, pieces
+from executor.pieces import Piece
+from executor.replicated import Replicated
+from executor.sharded import Sharded
 
 NORM_FLOOR = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to the norm that it divides by."""
@@ -54,87 +56,81 @@ class Updater:
 
     def __init__(
         self,
-        flat: Flat,
+        units: Sequence[Replicated | Sharded],
         mesh: Mesh,
-        zero: int,
         learning_rate: float,
         clip_norm: float | None = None,
     ):
-        self.flat, self.mesh, self.clip_norm = flat, mesh, clip_norm
-        self.shards = mesh.replicas if zero else 1
-        own = _own(flat.plot.size, mesh.replica, self.shards)
-        self.own_weights, self.own_gradients = flat.weights[own], flat.gradients[own]
-        self.master = self._make_master()
-        self.master.grad = self.own_gradients
-        self.adamw = torch.optim.AdamW([self.master], lr=learning_rate, fused=True)
-        self.adamw.state[self.master] = _fresh(self.master)
-        self.pieces = tuple(pieces(flat.plot, own, mesh, self.shards))
-        self._counted = tuple(counted(flat.plot, own, mesh, self.shards))
-
-    def _make_master(self) -> Tensor:
-        """What AdamW updates: the weights themselves, or a wider copy of 16-bit ones."""
-        same = self.own_weights.dtype == self.own_gradients.dtype
-        own = self.own_weights if same else self.own_weights.to(self.own_gradients.dtype)
-        return torch.nn.Parameter(own)
+        self.units, self.mesh, self.clip_norm = tuple(units), mesh, clip_norm
+        self.owns = tuple(unit.own for unit in units)
+        masters = [own.master for own in self.owns]
+        self.adamw = torch.optim.AdamW(masters, lr=learning_rate, fused=True)
+        for master in masters:
+            self.adamw.state[master] = _fresh(master)
 
     def reduce(self) -> None:
         """Sum the gradients over all ranks that computed a share of them."""
-        gradients, plot = self.flat.gradients, self.flat.plot
-        if self.mesh.tp is not None and plot.replicated_end:
-            collectives.all_reduce(gradients[: plot.replicated_end], self.mesh.tp)
-        if self.mesh.tied is not None and plot.tied_start < plot.used_end:
-            collectives.all_reduce(gradients[plot.tied_start : plot.used_end], self.mesh.tied)
-        if self.shards > 1:
-            collectives.reduce_scatter(self.own_gradients, gradients, self.mesh.dp)
-        else:
-            collectives.all_reduce(gradients, self.mesh.dp)
+        collectives.all_reduce_joined([unit.replicated for unit in self.units], self.mesh.tp)
+        collectives.all_reduce_joined([unit.tied for unit in self.units], self.mesh.tied)
+        for unit in self.units:
+            unit.reduce()
 
     def update(self) -> Tensor:
         """One AdamW step; zeroes the gradients. Returns their norm before clipping, a scalar."""
         norm = self._norm()
         if self.clip_norm is not None:
             scale = (self.clip_norm / (norm + NORM_FLOOR)).clamp_(max=1.0)
-            self.own_gradients.mul_(scale.to(self.own_gradients.dtype))
+            for own in self.owns:
+                own.gradients.mul_(scale.to(own.gradients.dtype))
         self.adamw.step()
         self.publish()
-        self.flat.gradients.zero_()
+        for unit in self.units:
+            unit.clear()
         return norm
 
     def publish(self) -> None:
         """Give all ranks the weights that this one owns: after a step, or after writing `owned`."""
-        if self.master.dtype != self.own_weights.dtype:
-            self.own_weights.copy_(self.master.detach())
-        if self.shards > 1:
-            collectives.all_gather(self.flat.weights, self.own_weights, self.mesh.dp)
+        for unit in self.units:
+            unit.publish()
 
     def _norm(self) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64, device=self.flat.gradients.device)
-        for region in self._counted:
-            total += torch.linalg.vector_norm(self.flat.gradients[region]).double().square()
+        device = self.owns[0].gradients.device if self.owns else None
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for own in self.owns:
+            for region in own.counted:
+                total += torch.linalg.vector_norm(own.gradients[region]).double().square()
         collectives.all_reduce(total, self.mesh.everyone)
         return total.sqrt()
 
     @property
-    def steps(self) -> Tensor:
-        """How many steps AdamW has taken, a scalar that may be written."""
-        count: Tensor = self.adamw.state[self.master]["step"]
-        return count
+    def steps(self) -> int:
+        """How many steps AdamW has taken."""
+        counts = {int(state["step"]) for state in self.adamw.state.values()}
+        return counts.pop() if counts else 0
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        for state in self.adamw.state.values():
+            state["step"].fill_(count)
 
     def owned(self) -> Iterator[Owned]:
         """Everything that a checkpoint needs beside `steps`, piece by piece."""
-        states = self.adamw.state[self.master]
-        tensors = (self.master.detach(), states["exp_avg"], states["exp_avg_sq"])
-        for piece in self.pieces:
-            yield Owned(piece, *(piece.view(tensor) for tensor in tensors))
+        for own in self.owns:
+            states = self.adamw.state[own.master]
+            tensors = (own.master.detach(), states["exp_avg"], states["exp_avg_sq"])
+            for piece in own.pieces:
+                yield Owned(piece, *(piece.view(tensor) for tensor in tensors))
 
-    def state(self) -> list[Tensor]:
-        """Every tensor that lives on between steps, except the flat buffers."""
-        return [self.master, *self.adamw.state[self.master].values()]
+    def resident(self) -> Iterator[Tensor]:
+        """Every tensor that lives on between steps; some are views of others."""
+        for unit in self.units:
+            yield from unit.resident()
+            yield from self.adamw.state[unit.own.master].values()
 
-
-def _own(size: int, index: int, shards: int) -> slice:
-    each = size // shards
-    return slice(index * each, (index + 1) * each) if shards > 1 else slice(0, size)
+    def gathered(self) -> Iterator[Tensor]:
+        """Tensors whose memory comes and goes while a step runs."""
+        for unit in self.units:
+            yield from unit.gathered()
 
 
 def _fresh(master: Tensor) -> dict[str, Tensor]:

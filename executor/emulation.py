@@ -12,7 +12,7 @@ there:
 A torch process group in Python stands for every group. On a CPU a wait sleeps, and spins for the
 last moments; on CUDA it is a kernel that does nothing for so many cycles, in the current stream,
 so the host runs ahead as with NCCL. Received tensors hold whatever was in memory before, so losses
-mean nothing; weights are random.
+mean nothing; all weights are alike.
 """
 
 import datetime

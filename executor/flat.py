@@ -1,4 +1,8 @@
-"""Flat buffers: all weights of a stage in one tensor, all gradients in another.
+"""Flat buffers: all weights of a unit in one tensor, all gradients in another.
+
+A unit is what is reduced and updated in one piece: a rank's whole share under ZeRO 0 and 1; the
+embedding, each layer and the head for themselves under ZeRO 2 and 3, and the tied matrix, so that
+first and last stage divide it alike.
 
     [ replicated over tp | own | tied matrix | padding ]
     0                    R     T             U         P
@@ -14,16 +18,22 @@ new gradient to the flat buffer and drops it.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from executor.model import TIED, Transformer
-from executor.tensor_parallel import Slice
+from executor.tensor_parallel import ExpertSlice, FusedSlice, Slice
 
 ALIGNMENT_BYTES = 64
+
+AnySlice = Slice | ExpertSlice | FusedSlice
+"""What of a parameter a rank may hold."""
+
+Value = Callable[[str, tuple[int, ...]], Tensor]
+"""From a parameter's name and full shape to the whole parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +49,13 @@ class Slot:
     names: tuple[str, ...]
     shape: tuple[int, ...]
     full_shape: tuple[int, ...]
-    part: Slice | None
+    part: AnySlice | None
     start: int = 0
+
+    @property
+    def expert(self) -> bool:
+        """Whether it belongs to experts, which other ranks share than share the rest."""
+        return isinstance(self.part, ExpertSlice)
 
     @property
     def stop(self) -> int:
@@ -58,18 +73,22 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Where the slots lie: R, T, U, P of the drawing above, in elements."""
+    """Where the slots lie: R, T, U, P of the drawing above, in elements.
+
+    experts: whether all of them belong to experts; else none does.
+    """
 
     slots: tuple[Slot, ...]
     replicated_end: int
     tied_start: int
     used_end: int
     size: int
+    experts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """The buffers of one stage on one rank, [P] each."""
+    """The buffers of one unit on one rank, [P] each."""
 
     plot: Plot
     weights: Tensor
@@ -77,7 +96,10 @@ class Flat:
 
 
 def find_slots(
-    model: Transformer, slices: dict[str, Slice], shapes: dict[str, tuple[int, ...]], tied: bool
+    model: Transformer,
+    slices: Mapping[str, AnySlice],
+    shapes: dict[str, tuple[int, ...]],
+    tied: bool,
 ) -> list[Slot]:
     """The parameters of a stage, each once, not yet placed. shapes: of the whole model."""
     found: dict[str, Slot] = {}
@@ -91,8 +113,37 @@ def find_slots(
     return list(found.values())
 
 
-def place(slots: Iterable[Slot], tp: int, tied: bool, multiple: int, element_bytes: int) -> Plot:
-    """Lay the slots out as drawn above. multiple: P is one of it."""
+def units(slots: Iterable[Slot], zero: int, tied: bool) -> list[list[Slot]]:
+    """The slots of every unit; experts are units of their own. A rank without parameters has one
+    empty unit."""
+    found: dict[tuple[str, bool], list[Slot]] = {}
+    for slot in slots:
+        key = unit_of(slot.name, tied) if zero > 1 else ""
+        found.setdefault((key, slot.expert), []).append(slot)
+    return list(found.values()) or [[]]
+
+
+def unit_of(name: str, tied: bool) -> str:
+    """The unit of a parameter under ZeRO 2 and 3: `layers.3`, `embedding`, `head`, the tied one."""
+    if tied and name in TIED:
+        return TIED[0]
+    room, *inner = name.split(".")
+    return f"{room}.{inner[0]}" if room == "layers" else room
+
+
+def place(
+    slots: Iterable[Slot],
+    tp: int,
+    tied: bool,
+    multiple: int,
+    element_bytes: int,
+    alike: bool = False,
+) -> Plot:
+    """Lay the slots out as drawn above. multiple: P is one of it.
+
+    alike: where something is replicated over tp, P is the same on all tp ranks, also where the last
+    one has fewer rows, so that their own ranges hold the same of it.
+    """
     groups: list[list[Slot]] = [[], [], []]
     for slot in slots:
         groups[_group(slot, tp, tied)].append(slot)
@@ -105,8 +156,19 @@ def place(slots: Iterable[Slot], tp: int, tied: bool, multiple: int, element_byt
             end = -(-placed[-1].stop // step) * step
         bounds.append(end)
     replicated_end, tied_start, used_end = bounds
+    if alike and replicated_end:
+        end = sum(-(-_most(slot, tp) // step) * step for slot in placed)
     size = -(-end // multiple) * multiple
-    return Plot(tuple(placed), replicated_end, tied_start, used_end, size)
+    experts = any(slot.expert for slot in placed)
+    return Plot(tuple(placed), replicated_end, tied_start, used_end, size, experts)
+
+
+def _most(slot: Slot, tp: int) -> int:
+    """Elements of the slot on the tp rank that has most of it."""
+    part, size = slot.part, math.prod(slot.shape)
+    if not isinstance(part, Slice):
+        return size
+    return size // slot.shape[part.dim] * -(-slot.full_shape[part.dim] // tp)
 
 
 def _group(slot: Slot, tp: int, tied: bool) -> int:
@@ -125,13 +187,19 @@ def flatten(
     """Make the buffers and replace every parameter of the model by a view of them."""
     weights = torch.zeros(plot.size, dtype=weight_dtype, device=device)
     gradients = torch.zeros(plot.size, dtype=gradient_dtype, device=device)
+    for slot, parameter in adopt(model, plot, weights):
+        _accumulate_into(parameter, slot.view(gradients))
+    return Flat(plot, weights, gradients)
+
+
+def adopt(model: Transformer, plot: Plot, weights: Tensor) -> Iterator[tuple[Slot, nn.Parameter]]:
+    """Replace the parameters of a unit by views of its weights, one by one."""
     for slot in plot.slots:
         for name in slot.names:
             parameter = nn.Parameter(slot.view(weights))
-            _accumulate_into(parameter, slot.view(gradients))
             owner, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(owner), attribute, parameter)
-    return Flat(plot, weights, gradients)
+            yield slot, parameter
 
 
 def _accumulate_into(parameter: nn.Parameter, gradient: Tensor) -> None:
@@ -151,7 +219,8 @@ def _add_to(gradient: Tensor) -> Callable[[Tensor], None]:
     return hook
 
 
-def fill(flat: Flat, value: Callable[[str, tuple[int, ...]], Tensor]) -> None:
-    """Write the values of all slots; value(name, full_shape) gives a whole parameter."""
-    for slot in flat.plot.slots:
-        slot.view(flat.weights).copy_(slot.cut(value(slot.name, slot.full_shape)))
+def fill(plot: Plot, weights: Tensor, value: Value) -> None:
+    """Write the values of all slots."""
+    for slot in plot.slots:
+        part = slot.cut(value(slot.name, slot.full_shape))
+        slot.view(weights).view(part.shape).copy_(part)

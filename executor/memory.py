@@ -32,10 +32,16 @@ class Meter(Protocol):
 
 
 class StorageMeter(TorchDispatchMode):
-    """Counts storages on a CPU while it is entered as a context. held: tensors already there."""
+    """Counts storages on a CPU while it is entered as a context.
 
-    def __init__(self, held: Iterable[Tensor]):
+    held: tensors already there. resized: tensors whose storage grows and shrinks unseen.
+    """
+
+    def __init__(self, held: Iterable[Tensor], resized: Iterable[Tensor] = ()):
         super().__init__()
+        self._resized: dict[int, torch.UntypedStorage] = {
+            id(storage): storage for storage in map(Tensor.untyped_storage, resized)
+        }
         self._held = self._peak = 0.0
         self._watched: dict[int, Any] = {}
         for tensor in held:
@@ -49,26 +55,26 @@ class StorageMeter(TorchDispatchMode):
         for value in tree_leaves(result):
             if isinstance(value, Tensor):
                 self._watch(value)
+        self._peak = max(self._peak, self.held_bytes())
         return result
 
     def held_bytes(self) -> float:
         """Bytes of all live storages that were seen."""
-        return self._held
+        return self._held + sum(float(storage.nbytes()) for storage in self._resized.values())
 
     def take_peak(self) -> float:
         """The highest since the last call."""
-        peak, self._peak = self._peak, self._held
+        peak, self._peak = self._peak, self.held_bytes()
         return peak
 
     def _watch(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = id(storage)
-        if key in self._watched:
+        if key in self._watched or key in self._resized:
             return
         size = storage.nbytes()
         self._watched[key] = weakref.ref(storage, self._forget(key, size))
         self._held += size
-        self._peak = max(self._peak, self._held)
 
     def _forget(self, key: int, size: int) -> Callable[[Any], None]:
         def forget(_: Any) -> None:

@@ -6,10 +6,11 @@ A rank updates elements own.start .. own.stop of its flat buffers: all of them, 
     piece = elements start .. stop of the flattened tensor-parallel part of one parameter,
             at `at` .. of every tensor that lives beside the range: master weights, moments
 
-Some pieces are on several ranks, which do the same arithmetic to them: all of them under ZeRO 0
-(dp), parameters that are whole on every tp rank (tp), a tied matrix (first and last stage). One
-holder is the first of them; over all ranks the first pieces hold every element exactly once. Only
-they count in the gradient norm, and only they need to be saved.
+Some pieces are on several ranks, which do the same arithmetic to them: all of them under ZeRO 0,
+and the copies that hybrid sharding leaves (dp), parameters that are whole on every tp rank (tp), a
+tied matrix (first and last stage). One holder is the first of them; over all ranks the first pieces
+hold every element exactly once. Only they count in the gradient norm, and only they need to be
+saved.
 """
 
 import itertools
@@ -63,7 +64,7 @@ def _is_first(at: int, plot: Plot, mesh: Mesh, shards: int) -> bool:
     """Whether this rank is the first holder of what lies at an element of its buffer."""
     replicated, tied = at < plot.replicated_end, plot.tied_start <= at
     return not (
-        (shards == 1 and mesh.replica > 0)
+        mesh.sharers(plot.experts).whole.rank >= shards
         or (replicated and mesh.coordinate("tp") > 0)
         or (tied and mesh.holds_last and not mesh.holds_first)
     )

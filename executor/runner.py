@@ -22,6 +22,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from executor.apply import Share
 from executor.data import Microbatches
+from executor.formats import weight_dtype
 from executor.head import widened
 from executor.mesh import Links, Mesh
 from executor.pipeline import settled_sends, travelling_shape
@@ -74,7 +75,7 @@ class Runner:
         self._deferral = share.deferral
         self._settled = settled_sends(grid, rank)
         self._shape, self._device = travelling_shape(plan), device
-        self._dtype = share.flat.weights.dtype
+        self._dtype = weight_dtype(plan.workload.dtype)
         self._last = layout.pp * layout.vpp - 1
         self._final = {action.kind: action for action in self.order}
         zero = widened(torch.zeros((), dtype=self._dtype, device=device))

@@ -5,14 +5,21 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from executor.flat import Flat, Slot
+from executor.data_parallel import Updater
+from executor.flat import Slot
 
 Part = tuple[Slot, Tensor]
 
 
-def parts(flat: Flat) -> list[Part]:
-    """Copies of this rank's parts of the parameters, on the CPU."""
-    return [(slot, slot.view(flat.weights).detach().cpu().clone()) for slot in flat.plot.slots]
+def parts(updater: Updater) -> list[Part]:
+    """Copies of this rank's parts of the parameters, on the CPU. Collective."""
+    found = []
+    for unit in updater.units:
+        unit.gather()
+        for slot in unit.plot.slots:
+            found.append((slot, slot.view(unit.weights).detach().cpu().clone()))
+        unit.free()
+    return found
 
 
 def whole(found: Iterable[Part]) -> dict[str, Tensor]:
@@ -26,6 +33,7 @@ def whole(found: Iterable[Part]) -> dict[str, Tensor]:
         if slot.name not in joined:
             joined[slot.name] = torch.full(slot.full_shape, torch.nan, dtype=value.dtype)
         place = slot.cut(joined[slot.name])
+        value = value.view(place.shape)
         if place.isnan().any():
             place.copy_(value)
         elif not torch.allclose(place, value, rtol=1e-9, atol=1e-12):

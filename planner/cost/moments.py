@@ -17,9 +17,10 @@ slack. Here the actions of one rank are followed, as the executor of this projec
                                    weight gradient and the widest activation gradients, two of
                                    them where the MLP is gated
                      B  embedding  with the layers' tensors gone: the table's gradient
+                 ZeRO 2 and 3: the unit's gradients (B) and, with 3, its gathered weights besides
 
-Left out: scratch space inside a kernel, what the backend copies, and what a split backward puts
-aside between I and W.
+Left out: scratch space inside a kernel, what the backend copies, what a split backward puts aside
+between I and W, and copies of tokens on their way to experts.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from planner.graph.operator import LayerKind
 from planner.schedule.action import FORWARD
 from planner.schedule.alive import ADDED
 from planner.schedule.orders import ONE_CHUNK, Orders, orders
-from planner.spec.layer import MLP
+from planner.spec.layer import MLP, Experts
 from planner.spec.plan import Plan
 from planner.spec.runtime import Recompute
 
@@ -93,7 +94,8 @@ def _resident(blocks: Blocks, plan: Plan, parameters: int) -> float:
     held += parameters * grad * (share if layout.zero > 1 else 1)
     held += parameters * moments * (share if layout.zero > 0 else 1)
     tokens = plan.microbatches * layout.micro_batch * plan.workload.seq_len // layout.cp
-    tables = 2 * plan.workload.seq_len * plan.model.layer.attention.rotary_dim * size
+    rotated = max(kind.attention.rotary_dim for stack in plan.model.stacks for kind in stack.kinds)
+    tables = 2 * plan.workload.seq_len * rotated * size
     return held + 2 * tokens * INDEX_BYTES + tables
 
 
@@ -110,20 +112,32 @@ def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
     in_layers = sum(getattr(cost, KEPT[mode]) for cost, mode in layers)
     ends = (embedding.saved_bytes if first else 0.0) + (head.saved_bytes if last else 0.0)
     hop = _hop(blocks, plan)
-    forward = [_layer_forward(cost, mode) for cost, mode in layers]
-    backward = [_layer_backward(blocks, cost, mode) for cost, mode in layers]
+    ahead, behind = _unit(blocks, plan)
+    forward = [_layer_forward(cost, mode) + ahead * cost.parameters for cost, mode in layers]
+    backward = [
+        _layer_backward(blocks, cost, mode) + behind * cost.parameters for cost, mode in layers
+    ]
     logits_ahead, logits_back = _logits(blocks, head, layout.tp)
     if last:
-        forward.append(logits_ahead)
-        backward = [each - head.saved_bytes for each in backward] + [logits_back]
+        forward.append(logits_ahead + ahead * head.parameters)
+        backward = [each - head.saved_bytes for each in backward]
+        backward.append(logits_back + ahead * head.parameters)
     if first:
-        backward.append(embedding.weight_gradient_bytes + hop - in_layers)
+        table = embedding.weight_gradient_bytes + behind * embedding.parameters
+        backward.append(table + hop - in_layers)
     return StageBytes(
         kept=in_layers + ends,
         sent=0.0 if last else hop,
         forward=max(forward, default=0.0) + (0.0 if first else 2 * hop),
         backward=max(backward, default=0.0) + (0.0 if last else 2 * hop),
     )
+
+
+def _unit(blocks: Blocks, plan: Plan) -> tuple[int, int]:
+    """Bytes that every parameter of a unit takes while its forward or backward runs."""
+    zero = plan.layout.zero
+    gathered = blocks.element_bytes if zero == 3 else 0
+    return gathered, gathered + (gradient_bytes(blocks) if zero > 1 else 0)
 
 
 def _hop(blocks: Blocks, plan: Plan) -> float:
@@ -149,6 +163,7 @@ def _layer_forward(cost: BlockCost, mode: Recompute) -> float:
 def _layer_backward(blocks: Blocks, cost: BlockCost, mode: Recompute) -> float:
     # a checkpoint is the input of the layer that is made again
     again = 0.0 if mode == "none" else cost.saved_bytes - getattr(cost, KEPT[mode])
-    feed = blocks.model.layer.feed_forward
-    gated = feed.gated if isinstance(feed, MLP) else True
+    feeds = [kind.feed_forward for stack in blocks.model.stacks for kind in stack.kinds]
+    gated = any(feed.gated for feed in feeds if isinstance(feed, MLP))
+    gated = gated or any(isinstance(feed, Experts) for feed in feeds)
     return again + (1 + gated) * cost.widest_bytes + cost.weight_gradient_bytes

@@ -29,6 +29,9 @@ from planner.graph.operator import Collective, Operator
 from planner.graph.view import RankView
 from planner.spec.profile import CollectiveOp, Phase
 
+COPIES = "gradients.replicas"
+"""The sum over the copies that hybrid sharding leaves."""
+
 
 @dataclass(frozen=True, slots=True)
 class DataParallel:
@@ -141,6 +144,8 @@ def _messages(
             return
         yield "gradients", "reduce_scatter", flat * how.gradient_bytes, "backward"
         yield "weights", "all_gather", flat * how.weight_bytes, "backward"
+        if how.shards < how.ranks:
+            yield COPIES, "all_reduce", flat // how.shards * how.gradient_bytes, "backward"
         return
     cut = sum(_up(rows, how.shards) * row for rows, row in shapes)
     yield "weights", "all_gather", cut * how.weight_bytes, "forward"
@@ -149,13 +154,13 @@ def _messages(
     yield "gradients", "reduce_scatter", cut * how.gradient_bytes, "backward"
     if how.shards < how.ranks:
         own = cut // how.shards * how.gradient_bytes
-        yield "gradients.replicas", "all_reduce", own, "backward"
+        yield COPIES, "all_reduce", own, "backward"
 
 
 def _flat(how: DataParallel, shapes: list[tuple[int, int]]) -> int:
     line = max(1, how.line_bytes // how.weight_bytes)
     size = sum(_up(rows * row, line) for rows, row in shapes)
-    return _up(size, how.ranks) if how.zero else size
+    return _up(size, how.shards) if how.zero else size
 
 
 def _up(value: int, multiple: int) -> int:

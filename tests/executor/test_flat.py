@@ -54,7 +54,7 @@ def test_parameters_and_gradients_are_views(name: str) -> None:
     plot, model = plot_of(name, 1, 1)
     cpu = torch.device("cpu")
     buffers = flat.flatten(model, plot, cpu, torch.float32, torch.float32)
-    flat.fill(buffers, lambda key, shape: torch.ones(shape))
+    flat.fill(plot, buffers.weights, lambda key, shape: torch.ones(shape))
     for parameter in model.parameters():
         assert parameter.min() == parameter.max() == 1.0
         parameter.grad.fill_(2.0)

@@ -240,12 +240,15 @@ def test_a_wrong_world_size_is_bad_input(tmp_path: Path) -> None:
 
 
 def test_refusals_come_before_any_process(plan: Plan) -> None:
-    with pytest.raises(InputError, match="zero=3 is not implemented"):
-        run_plan(plan.replace(layout=plan.layout.replace(zero=3)), RunOptions(steps=1))
+    wrong = plan.replace(layout=plan.layout.replace(zero=3, schedule="zb-h1"))
+    with pytest.raises(InputError, match="zero=3 under schedule=zb-h1"):
+        run_plan(wrong, RunOptions(steps=1))
 
 
 def test_held_bytes_count_states_once_per_dp_group_under_zero() -> None:
     count = held_bytes(make_plan("llama", dtype="fp32")) / 16
     assert held_bytes(make_plan("llama", dtype="fp32", dp=2, zero=0)) == 32 * count
     assert held_bytes(make_plan("llama", dtype="fp32", dp=2, zero=1)) == 24 * count
+    assert held_bytes(make_plan("llama", dtype="fp32", dp=2, zero=2)) == 20 * count
+    assert held_bytes(make_plan("llama", dtype="fp32", dp=2, zero=3)) == 16 * count
     assert held_bytes(make_plan("llama", dtype="bf16")) == 18 * count

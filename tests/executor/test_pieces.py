@@ -12,6 +12,7 @@ from executor import data, flat, pipeline
 from executor.apply import apply
 from executor.mesh import Mesh, close_mesh, make_mesh
 from executor.model import meta_model
+from executor.own import own_range
 from executor.pieces import Piece, counted, pieces
 from executor.recorder import Recorder, make_clock
 from executor.runner import Runner
@@ -36,31 +37,36 @@ def lonely(plan: Plan, rank: int) -> Mesh:
     return Mesh(plan.layout, rank, None, None, None, pair, pair, None, None)
 
 
-def own_plot(plan: Plan, mesh: Mesh) -> tuple[flat.Plot, slice, int]:
+def own_plots(plan: Plan, mesh: Mesh) -> Iterator[tuple[flat.Plot, slice, int]]:
     model, layout = meta_model(plan.model, SEQ_LEN), plan.layout
     shapes = {key: tuple(value.shape) for key, value in model.named_parameters()}
     pipeline.cut(model, plan, mesh.stages)
     slices = divide(model, mesh.coordinate("tp"), layout.tp, None)
     tied = plan.model.tied_embeddings
     slots = flat.find_slots(model, slices, shapes, tied)
-    shards = layout.dp if layout.zero else 1
-    plot = flat.place(slots, layout.tp, tied, shards, 8)
-    each, index = plot.size // shards, mesh.coordinate("dp") if shards > 1 else 0
-    return plot, slice(index * each, (index + 1) * each), shards
+    shards = mesh.shards if layout.zero else 1
+    for unit in flat.units(slots, layout.zero, tied):
+        plot = flat.place(unit, layout.tp, tied, shards, 8)
+        yield plot, own_range(plot.size, mesh.replica % shards, shards), shards
 
 
 def layouts() -> st.SearchStrategy[dict[str, Any]]:
     chunks = st.sampled_from([("1f1b", 1), ("interleaved", 2), ("zbv", 2)])
     mesh = st.fixed_dictionaries(
         {
-            "dp": st.integers(1, 3),
             "tp": st.sampled_from([1, 2]),
             "pp": st.sampled_from([1, 2]),
-            "zero": st.sampled_from([0, 1]),
+            "zero": st.integers(0, 3),
         }
     )
-    found = st.tuples(mesh, chunks).map(
-        lambda both: both[0] | {"schedule": both[1][0], "vpp": both[1][1]}
+    shards = st.sampled_from([(1, None), (2, None), (3, None), (2, 1), (4, 2), (6, 3)])
+    found = st.builds(
+        lambda degrees, chunk, shard: (
+            degrees | {"schedule": chunk[0], "vpp": chunk[1], "dp": shard[0], "shard": shard[1]}
+        ),
+        mesh,
+        chunks,
+        shards,
     )
     return found.filter(lambda each: each["dp"] * each["tp"] * each["pp"] <= RANKS)
 
@@ -73,15 +79,16 @@ def test_first_pieces_hold_every_element_once(name: str, layout: dict[str, Any])
     held = {key: torch.zeros(value.shape) for key, value in model.named_parameters()}
     for rank in range(plan.layout.devices):
         mesh = lonely(plan, rank)
-        plot, own, shards = own_plot(plan, mesh)
-        found = list(pieces(plot, own, mesh, shards))
-        for piece in (piece for piece in found if piece.first):
-            add(held[piece.slot.name], piece)
-        regions = counted(plot, own, mesh, shards)
-        inside = {at for region in regions for at in range(region.start, region.stop)}
-        for piece in found:
-            start = own.start + piece.at
-            assert (set(range(start, start + piece.stop - piece.start)) <= inside) == piece.first
+        for plot, own, shards in own_plots(plan, mesh):
+            found = list(pieces(plot, own, mesh, shards))
+            for piece in (piece for piece in found if piece.first):
+                add(held[piece.slot.name], piece)
+            regions = counted(plot, own, mesh, shards)
+            inside = {at for region in regions for at in range(region.start, region.stop)}
+            for piece in found:
+                start = own.start + piece.at
+                covered = set(range(start, start + piece.stop - piece.start)) <= inside
+                assert covered == piece.first
     assert all((count == 1).all() for count in held.values())
 
 
@@ -117,7 +124,7 @@ def states(owned: Any) -> Iterator[Saved]:
     ("name", "layout"),
     [
         ("gpt2", {"dp": 2, "zero": 1, "pp": 2}),
-        ("llama", {"dp": 3, "tp": 2, "zero": 1}),
+        ("llama", {"dp": 2, "tp": 2, "zero": 3}),
     ],
 )
 def test_moments_are_those_of_one_process(pool: Pool, name: str, layout: dict[str, Any]) -> None:
