@@ -5,7 +5,7 @@
 The kernels run, with the rank's own shapes and in the rank's own order, so compute time and peak
 memory are true ones; every collective waits as long as it is predicted to take and moves nothing
 (planner.spec.ledger). What the rank would wait for its neighbours (bubbles, slower ranks) is not
-there:
+there, and copies of tokens go to the experts in turn:
 
     step = compute + waits          waits = sum of predicted seconds of the rank's messages
 
@@ -26,12 +26,14 @@ from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from executor import refusals
+from executor.experts import route_evenly
 from executor.formats import set_matrix_units
 from executor.ledger import named_groups
 from executor.mesh import Mesh, make_mesh
 from executor.options import RunOptions
 from executor.progress import Progress
 from executor.train import Trainer, measured
+from planner.spec import runnable
 from planner.spec.cluster import Backend
 from planner.spec.ledger import Ledger
 from planner.spec.measured import Measured
@@ -131,7 +133,19 @@ class Group(dist.ProcessGroup):
         """Sums into parts."""
         return self._pass("reduce_scatter", whole.nbytes)
 
+    def all_to_all_single(
+        self,
+        output: Tensor,
+        whole: Tensor,
+        received: list[int],
+        sent: list[int],
+        options: Any = None,
+    ) -> Done:
+        """Parts for parts."""
+        return self._pass("all_to_all", whole.nbytes)
+
     # the names that torch 2.11 calls
+    alltoall_base = all_to_all_single
     _allgather_base = all_gather_single
     _reduce_scatter_base = reduce_scatter_single
 
@@ -167,10 +181,11 @@ def emulate(plan: Plan, rank: int, foreseen: Ledger, options: RunOptions) -> Mea
         BACKEND, rank=rank, world_size=plan.layout.devices, store=FakeStore(), timeout=TIMEOUT
     )
     try:
-        mesh = make_mesh(plan.layout, rank, BACKEND, TIMEOUT)
+        mesh = make_mesh(plan.layout, rank, BACKEND, TIMEOUT, bool(runnable.experts(plan.model)))
         assert mesh is not None
         waiter = Waiter(device)
         trainer = Trainer(plan, mesh, device, options, Progress(None, rank), same_weights=False)
+        route_evenly(trainer.share.model)
         _foresee(mesh, foreseen, waiter)
         result = trainer.train()
         # of memory that nobody has written
@@ -201,5 +216,11 @@ def _foresee(mesh: Mesh, foreseen: Ledger, waiter: Waiter) -> None:
 
 def _waits(foreseen: Ledger, group: str) -> Iterator[tuple[tuple[str, int], float]]:
     for message in foreseen.messages:
-        if message.group == group:
-            yield (message.op, message.message_bytes), message.seconds or 0.0
+        if message.group != group:
+            continue
+        size, seconds = message.message_bytes, message.seconds or 0.0
+        if message.op == "send_recv":  # a ring sends and receives at once
+            yield ("send", size), 0.0
+            yield ("recv", size), seconds
+        else:
+            yield (message.op, size), seconds

@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from executor import data, refusals
 from executor.apply import apply
-from executor.experts import Experts
+from executor.experts import route_evenly
 from executor.memory import StorageMeter
 from executor.mesh import Mesh, Peers, make_mesh
 from executor.runner import Runner
@@ -66,9 +66,7 @@ def _step(plan: Plan, rank: int, device: torch.device) -> tuple[tuple[Message, .
     mesh = make_mesh(plan.layout, rank, "fake", TIMEOUT, experts=bool(runnable.experts(plan.model)))
     assert mesh is not None
     share = apply(plan, mesh, device, seed=0, learning_rate=1e-3)
-    for module in share.model.modules():
-        if isinstance(module, Experts):
-            module.even = True
+    route_evenly(share.model)
     runner = Runner(plan, mesh, share, device)
     batch = data.microbatches(plan, mesh.place, 0, 0, device)
     held = [*resident(share), *(tensor for pair in batch for tensor in pair)]

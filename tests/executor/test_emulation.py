@@ -10,10 +10,13 @@ from planner.cost.blocks import Blocks
 from planner.cost.messages import predicted_ledger
 from planner.spec.documents import InputError
 from planner.spec.ledger import Ledger
+from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 from tests.examples import gpt2_like, llama_like
+from tests.executor.kinds import MIXTURES
 from tests.ledger.test_rank import plan
 
+LLAMA = llama_like(max_positions=256)
 OPTIONS = RunOptions(steps=2, warmup=1)
 EACH = 1e-4
 
@@ -25,14 +28,17 @@ def foreseen(planned: Plan, rank: int) -> Ledger:
 
 
 @pytest.mark.parametrize(
-    ("layout", "rank"),
+    ("model", "layout", "rank"),
     [
-        ("dp=4 tp=2 pp=2 micro_batch=1 zero=1", 13),
-        ("dp=2 tp=2 pp=2 vpp=2 micro_batch=1 schedule=zbv recompute=full", 2),
+        (LLAMA, "dp=4 tp=2 pp=2 micro_batch=1 zero=1", 13),
+        (LLAMA, "dp=2 tp=2 pp=2 vpp=2 micro_batch=1 schedule=zbv recompute=full", 2),
+        (LLAMA, "cp=4 dp=2 micro_batch=4 zero=3", 5),
+        (LLAMA, "cp=4 dp=2 micro_batch=4 cp_style=all_to_all", 2),
+        (MIXTURES["qwen-moe"], "tp=2 dp=4 ep=2 etp=2 micro_batch=2 zero=1", 3),
     ],
 )
-def test_it_waits_for_every_message(layout: str, rank: int) -> None:
-    planned = plan(llama_like(max_positions=256), layout, 16)
+def test_it_waits_for_every_message(model: ModelSpec, layout: str, rank: int) -> None:
+    planned = plan(model, layout, 16, seq_len=64)
     said = foreseen(planned, rank)
     found = emulate(planned, rank, said, OPTIONS)
     messages = sum(message.count for message in said.messages)
