@@ -24,8 +24,8 @@ from executor.data_parallel import Updater
 from executor.mesh import Mesh
 from executor.training import record, state
 from executor.training.options import TrainOptions
-from executor.training.record import Record
 from planner.spec import documents
+from planner.spec.checkpoint import Record
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
 

@@ -10,9 +10,9 @@ from executor.launch import held_bytes
 from executor.supervisor import supervise
 from executor.training import bar, checkpoints, history, record, tasks
 from executor.training.options import TrainOptions, words
-from executor.training.record import Record
 from executor.training.session import RESULT
 from planner.spec import documents
+from planner.spec.checkpoint import Record
 from planner.spec.cluster import Backend
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan

@@ -1,4 +1,4 @@
-"""Record: what a checkpoint is of, in its checkpoint.json, written last.
+"""Records of checkpoints (planner.spec.checkpoint): made, compared with a plan, and with the files.
 
 Whatever decides what the next steps compute must be the same when a training goes on; the plan
 need not be. The sizes of the files tell a truncated checkpoint from a whole one.
@@ -8,31 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
 from executor.training.options import TrainOptions
 from planner.spec import documents
+from planner.spec.checkpoint import Record
 from planner.spec.documents import Document, InputError
-from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 
 NAME = "checkpoint.json"
-
-
-class Record(Document):
-    """One checkpoint: taken before step `step`. file_bytes: the size of every other file."""
-
-    SCHEMA = "checkpoint/1"
-
-    step: int = pydantic.Field(ge=1)
-    task: str
-    data: str
-    model: ModelSpec
-    seq_len: int
-    global_batch: int
-    seed: int
-    layout: str
-    file_bytes: dict[str, int]
 
 
 def describe(
@@ -100,7 +82,7 @@ def sizes(folder: Path) -> dict[str, int]:
 
 def _difference(key: str, old: Any, new: Any) -> str:
     """`model.hidden=32, the plan has 64`."""
-    if isinstance(old, pydantic.BaseModel):
+    if isinstance(old, Document):
         path, old, new = next(_differences(key, old.model_dump(), new.model_dump()))
         return f"{path}={old}, the plan has {new}"
     return f"{key}={old}, here it is {new}"
