@@ -7,8 +7,9 @@
     5  recompute where layers choose to             (executor.recompute)
     6  split the backward where the schedule does   (executor.split_backward)
     7  flat buffers with initial values             (executor.flat, executor.initial), whole
-                                                    (executor.replicated) or in shards that the
+                                                    (executor.replicated), in shards that the
                                                     modules gather and scatter (executor.sharded)
+                                                    or by server (executor.served)
     8  gradient reduction and optimiser             (executor.data_parallel)
 
 The order matters: cutting first keeps later steps small, dividing before recomputing puts the
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 import torch
 
 from executor import context_parallel, flat, pipeline, tensor_parallel
-from executor.data_parallel import Updater
+from executor.data_parallel import Unit, Updater
 from executor.formats import gradient_dtype, weight_dtype
 from executor.initial import full_value
 from executor.mesh import Mesh
@@ -30,6 +31,7 @@ from executor.model import Part, Transformer, meta_model
 from executor.recompute import recompute
 from executor.replicated import Replicated
 from executor.sequence_cut import SequenceCut, cut_of
+from executor.served import Served, assign
 from executor.sharded import Sharded, watch
 from executor.split_backward import Deferral, split
 from planner.schedule.orders import SPLIT
@@ -73,7 +75,7 @@ def apply(
     units = _units(plan, mesh, model, slots, device, functools.partial(full_value, seed=seed))
     if sharded := [unit for unit in units if isinstance(unit, Sharded)]:
         for part in parts.values():
-            watch(part, sharded)
+            watch(part, sharded, deferral)
     return Share(model, parts, Updater(units, mesh, learning_rate, clip_norm), deferral)
 
 
@@ -84,18 +86,20 @@ def _units(
     slots: list[flat.Slot],
     device: torch.device,
     value: flat.Value,
-) -> Sequence[Replicated | Sharded]:
+) -> Sequence[Unit]:
     layout, work, tied = plan.layout, plan.workload, plan.model.tied_embeddings
     dtypes = weight_dtype(work.dtype), gradient_dtype(work.dtype, plan.runtime)
     zero = layout.zero if mesh.shards > 1 else 0
+    served = layout.sync == "parameter_server" and mesh.replicas > 1
+    groups = assign(slots, mesh.replicas) if served else flat.units(slots, zero, tied)
     shards, size = mesh.shards if zero else 1, dtypes[0].itemsize
-    plots = [
-        flat.place(each, layout.tp, tied, shards, size) for each in flat.units(slots, zero, tied)
-    ]
-    rest = mesh, zero, device, dtypes, value
+    plots = [flat.place(each, layout.tp, tied, shards, size) for each in groups]
+    rest = device, dtypes, value
+    if served:
+        return [Served(model, plots, mesh, *rest)]
     if zero < 2:
-        return [Replicated(model, plot, *rest) for plot in plots]
-    return [Sharded(model, plot, *rest) for plot in plots]
+        return [Replicated(model, plot, mesh, zero, *rest) for plot in plots]
+    return [Sharded(model, plot, mesh, zero, *rest) for plot in plots]
 
 
 def _materialise_tables(

@@ -60,6 +60,14 @@ def all_to_all(x: Tensor, group: Group) -> Tensor:
     return received
 
 
+def exchange(sent: Tensor, to: int, received: Tensor, source: int, group: Group) -> None:
+    """Send to one rank while receiving from another; empty messages are not sent."""
+    both = ((dist.isend, sent, to), (dist.irecv, received, source))
+    wanted = [dist.P2POp(op, x, rank, group) for op, x, rank in both if x.numel()]
+    for work in dist.batch_isend_irecv(wanted) if wanted else ():
+        work.wait()
+
+
 def barrier(group: Group, device: torch.device) -> None:
     """Wait for every rank of the group, and for this rank's device."""
     if group is not None:
