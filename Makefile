@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRAS ?= exec,dev
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow test-parity test-gpu check format bench goldens calibrations validation planning clean
+.PHONY: setup demo test test-slow test-parity test-gpu check format bench goldens calibrations validation planning scaling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,7 +15,7 @@ help:
 	@echo "make bench      benchmarks             make goldens     rewrite tests/golden (review the diff)"
 
 	@echo "make calibrations  fit the catalog's constants   make validation  docs/validation.md"
-	@echo "make planning   docs/planning.md"
+	@echo "make planning   docs/planning.md             make scaling      planning time, docs/search.md"
 
 setup: .venv/.installed
 
@@ -59,6 +59,9 @@ calibrations: setup
 
 validation: setup
 	$(BIN)/python -m reports.validation.study
+
+scaling: setup
+	$(BIN)/python -m reports.planning.scaling
 
 planning: setup
 	$(BIN)/python -m reports.planning.study

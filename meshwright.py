@@ -85,6 +85,7 @@ def plan(
     profile: Any = None,
     calibration: Any = None,
     objective: str = "time",
+    throughput: float | None = None,
     top_k: int = 5,
     allow_at_risk: bool = False,
     fix: tuple[str, ...] = (),
@@ -104,7 +105,8 @@ def plan(
         model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
     )
     wishes = Wishes.of(fix, forbid, memory_limit, memory_headroom, time_limit)
-    return Plans(*planning.choose(blocks, objective, top_k, allow_at_risk, wishes))
+    chosen = planning.choose(blocks, objective, top_k, allow_at_risk, wishes, throughput)
+    return Plans(*chosen)
 
 
 def estimate(

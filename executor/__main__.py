@@ -45,6 +45,7 @@ def _options(given: argparse.Namespace) -> RunOptions:
         given.seed,
         given.learning_rate,
         given.clip_norm,
+        given.module,
     )
 
 
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--clip-norm", type=float)
+    parser.add_argument("--module")
     return parser
 
 

@@ -1,9 +1,9 @@
 """Apply: one function turns the plain model into a rank's share of a plan, in this order.
 
-    1  the whole model on the meta device: shapes, no memory
+    1  the whole model on the meta device: shapes, no memory; or a user's module (executor.adapted)
     2  cut to the rank's stages                     (executor.pipeline)
     3  cut the sequences over cp                    (executor.context_parallel)
-    4  divide over tp                               (executor.tensor_parallel)
+    4  divide over tp, experts over ep and etp      (executor.tensor_parallel, .expert_parallel)
     5  recompute where layers choose to             (executor.recompute)
     6  split the backward where the schedule does   (executor.split_backward)
     7  flat buffers with initial values             (executor.flat, executor.initial), whole
@@ -21,8 +21,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-from executor import context_parallel, flat, pipeline, tensor_parallel
+from executor import context_parallel, expert_parallel, flat, pipeline, tensor_parallel
+from executor.adapted import division as adapted
+from executor.adapted.model import adapt
 from executor.data_parallel import Unit, Updater
 from executor.formats import gradient_dtype, weight_dtype
 from executor.initial import full_value
@@ -58,25 +61,42 @@ def apply(
     seed: int,
     learning_rate: float,
     clip_norm: float | None = None,
+    module: nn.Module | None = None,
 ) -> Share:
-    """Build the rank's share of a plan, with initial values. The plan is known to be runnable."""
+    """Build the rank's share of a plan, with initial values. The plan is known to be runnable.
+
+    module: a user's own, to be divided instead of the model that the plan describes.
+    """
     layout = plan.layout
     cut = cut_of(layout, plan.workload.seq_len, mesh.coordinate("cp"))
-    model = meta_model(plan.model, cut.tokens)
+    model = meta_model(plan.model, cut.tokens) if module is None else adapt(module, plan)
+    value = functools.partial(full_value, seed=seed) if module is None else _own_values(model)
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
     pipeline.cut(model, plan, mesh.stages)
     context_parallel.divide(model, cut, layout.cp_style, mesh.cp)
-    slices = tensor_parallel.divide(model, mesh.coordinate("tp"), layout.tp, mesh.tp)
+    place = mesh.coordinate("tp"), layout.tp, mesh.tp
+    slices: dict[str, flat.AnySlice] = {
+        **tensor_parallel.divide(model, *place),
+        **adapted.divide(model, *place),
+    }
+    if mesh.ep is not None and mesh.etp is not None:
+        slices |= expert_parallel.divide(model, mesh.ep, mesh.etp)
     recompute(model, [choice for stage in mesh.stages for choice in plan.stages[stage].layers])
     deferral = split(model) if layout.schedule in SPLIT else None
     _materialise_tables(model, cut, device, weight_dtype(plan.workload.dtype))
     slots = flat.find_slots(model, slices, shapes, plan.model.tied_embeddings)
     parts = {stage: pipeline.part(model, plan, stage) for stage in mesh.stages}
-    units = _units(plan, mesh, model, slots, device, functools.partial(full_value, seed=seed))
+    units = _units(plan, mesh, model, slots, device, value)
     if sharded := [unit for unit in units if isinstance(unit, Sharded)]:
         for part in parts.values():
             watch(part, sharded, deferral)
     return Share(model, parts, Updater(units, mesh, learning_rate, clip_norm), deferral)
+
+
+def _own_values(model: Transformer) -> flat.Value:
+    """The values that a user's module has."""
+    values = {name: value.detach() for name, value in model.named_parameters()}
+    return lambda name, shape: values[name]
 
 
 def _units(
@@ -89,17 +109,21 @@ def _units(
 ) -> Sequence[Unit]:
     layout, work, tied = plan.layout, plan.workload, plan.model.tied_embeddings
     dtypes = weight_dtype(work.dtype), gradient_dtype(work.dtype, plan.runtime)
-    zero = layout.zero if mesh.shards > 1 else 0
-    served = layout.sync == "parameter_server" and mesh.replicas > 1
-    groups = assign(slots, mesh.replicas) if served else flat.units(slots, zero, tied)
-    shards, size = mesh.shards if zero else 1, dtypes[0].itemsize
-    plots = [flat.place(each, layout.tp, tied, shards, size) for each in groups]
-    rest = device, dtypes, value
-    if served:
-        return [Served(model, plots, mesh, *rest)]
-    if zero < 2:
-        return [Replicated(model, plot, mesh, zero, *rest) for plot in plots]
-    return [Sharded(model, plot, mesh, zero, *rest) for plot in plots]
+    size = dtypes[0].itemsize
+    if layout.sync == "parameter_server" and mesh.replicas > 1:
+        groups = assign(slots, mesh.replicas)
+        plots = [flat.place(each, layout.tp, tied, 1, size) for each in groups]
+        return [Served(model, plots, mesh, device, dtypes, value)]
+    made: list[Unit] = []
+    for each in flat.units(slots, layout.zero, tied):
+        experts = any(slot.expert for slot in each)
+        shards = mesh.sharers(experts).shard.size
+        zero, tp = layout.zero if shards > 1 else 0, 1 if experts else layout.tp
+        multiple = shards if zero else 1
+        plot = flat.place(each, tp, tied, multiple, size, alike=zero > 1)
+        kind = Replicated if zero < 2 else Sharded
+        made.append(kind(model, plot, mesh, zero, device, dtypes, value))
+    return made
 
 
 def _materialise_tables(

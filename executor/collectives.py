@@ -68,6 +68,15 @@ def exchange(sent: Tensor, to: int, received: Tensor, source: int, group: Group)
         work.wait()
 
 
+def all_to_all_uneven(x: Tensor, sent: list[int], received: list[int], group: Group) -> Tensor:
+    """The first sent[0] rows go to rank 0, the next sent[1] to rank 1, ..; returns what came."""
+    if group is None:
+        return x
+    whole = torch.empty(sum(received), *x.shape[1:], dtype=x.dtype, device=x.device)
+    dist.all_to_all_single(whole, x.contiguous(), received, sent, group=group)
+    return whole
+
+
 def barrier(group: Group, device: torch.device) -> None:
     """Wait for every rank of the group, and for this rank's device."""
     if group is not None:

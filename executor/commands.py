@@ -14,6 +14,9 @@ WARMUP = typer.Option(3, "--warmup", help="Steps before the timed ones.")
 TIMEOUT = typer.Option("60s", "--timeout", help="How long a rank waits for another.")
 BACKEND = typer.Option("auto", "--backend", help="auto, gloo or nccl.")
 CLIP_NORM = typer.Option(None, "--clip-norm", help="Scale larger gradients down to this norm.")
+MODULE = typer.Option(
+    None, "--module", help="Divide your own module: FILE.py:FUNCTION that builds it."
+)
 FORMAT = typer.Option("table", "--format", help="table or json.")
 
 
@@ -30,6 +33,7 @@ def run(
     timeout: str = TIMEOUT,
     backend: str = BACKEND,
     clip_norm: float | None = CLIP_NORM,
+    module: str | None = MODULE,
     output_format: str = FORMAT,
 ) -> None:
     """Run a plan on this machine, one process per rank, and measure it."""
@@ -40,7 +44,7 @@ def run(
     from planner.spec.plan import Plan
 
     printing.check_format(output_format, ("table", "json"))
-    options = read_options(steps, warmup, timeout, backend, clip_norm=clip_norm)
+    options = read_options(steps, warmup, timeout, backend, clip_norm=clip_norm, module=module)
     chosen = documents.load(Plan, plan)
     typer.echo(f"running {chosen.layout} on {chosen.layout.devices} ranks ...", err=True)
     found = run_plan(chosen, options)

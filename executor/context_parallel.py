@@ -48,12 +48,12 @@ def divide(model: Transformer, cut: SequenceCut, style: ContextStyle, group: Gro
 
 
 def _attend(attention: Attention, style: ContextStyle, group: Group) -> Callable[..., Tensor]:
-    def exchanged(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def exchanged(q: Tensor, k: Tensor, v: Tensor, bias: None = None) -> Tensor:
         # the core is looked up late: recomputation may have replaced it
         parts = (_heads_to_positions(x, group) for x in (q, k, v))
         return _positions_to_heads(attention.core(*parts), group)
 
-    def blockwise(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def blockwise(q: Tensor, k: Tensor, v: Tensor, bias: None = None) -> Tensor:
         return _Blocks.apply(q, k, v, Ring if style == "ring" else Gathered, group)
 
     return exchanged if style == "all_to_all" else blockwise

@@ -1,7 +1,8 @@
 """Data parallelism and the optimiser, over the units of a rank.
 
-d = dp * cp ranks share every unit (executor.replicated: ZeRO 0 and 1, executor.sharded: 2 and 3,
-executor.served: parameter servers); g is the sum of the gradients of their microbatches.
+d = dp * cp ranks share every unit, of experts fewer or more (executor.replicated: ZeRO 0 and 1,
+executor.sharded: 2 and 3, executor.served: parameter servers); g is the sum of the gradients of
+their microbatches.
 
     reduce        replicated part of g summed over tp; tied matrix summed over {first, last} stage;
                   what of the sum over dp the backward has not done

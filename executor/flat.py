@@ -18,16 +18,19 @@ new gradient to the flat buffer and drops it.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from executor.model import TIED, Transformer
-from executor.tensor_parallel import Slice
+from executor.tensor_parallel import ExpertSlice, FusedSlice, Slice
 
 ALIGNMENT_BYTES = 64
+
+AnySlice = Slice | ExpertSlice | FusedSlice
+"""What of a parameter a rank may hold."""
 
 Value = Callable[[str, tuple[int, ...]], Tensor]
 """From a parameter's name and full shape to the whole parameter."""
@@ -46,13 +49,18 @@ class Slot:
     names: tuple[str, ...]
     shape: tuple[int, ...]
     full_shape: tuple[int, ...]
-    part: Slice | None
+    part: AnySlice | None
     start: int = 0
 
     @property
     def elements(self) -> int:
         """Of the whole parameter."""
         return math.prod(self.full_shape)
+
+    @property
+    def expert(self) -> bool:
+        """Whether it belongs to experts, which other ranks share than share the rest."""
+        return isinstance(self.part, ExpertSlice)
 
     @property
     def stop(self) -> int:
@@ -70,13 +78,17 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Where the slots lie: R, T, U, P of the drawing above, in elements."""
+    """Where the slots lie: R, T, U, P of the drawing above, in elements.
+
+    experts: whether all of them belong to experts; else none does.
+    """
 
     slots: tuple[Slot, ...]
     replicated_end: int
     tied_start: int
     used_end: int
     size: int
+    experts: bool = False
 
     def gaps(self) -> Iterator[slice]:
         """What belongs to no slot."""
@@ -99,7 +111,10 @@ class Flat:
 
 
 def find_slots(
-    model: Transformer, slices: dict[str, Slice], shapes: dict[str, tuple[int, ...]], tied: bool
+    model: Transformer,
+    slices: Mapping[str, AnySlice],
+    shapes: dict[str, tuple[int, ...]],
+    tied: bool,
 ) -> list[Slot]:
     """The parameters of a stage, each once, not yet placed. shapes: of the whole model."""
     found: dict[str, Slot] = {}
@@ -114,10 +129,12 @@ def find_slots(
 
 
 def units(slots: Iterable[Slot], zero: int, tied: bool) -> list[list[Slot]]:
-    """The slots of every unit. A rank without parameters has one empty unit."""
-    found: dict[str, list[Slot]] = {}
+    """The slots of every unit; experts are units of their own. A rank without parameters has one
+    empty unit."""
+    found: dict[tuple[str, bool], list[Slot]] = {}
     for slot in slots:
-        found.setdefault(unit_of(slot.name, tied) if zero > 1 else "", []).append(slot)
+        key = unit_of(slot.name, tied) if zero > 1 else ""
+        found.setdefault((key, slot.expert), []).append(slot)
     return list(found.values()) or [[]]
 
 
@@ -129,8 +146,19 @@ def unit_of(name: str, tied: bool) -> str:
     return f"{room}.{inner[0]}" if room == "layers" else room
 
 
-def place(slots: Iterable[Slot], tp: int, tied: bool, multiple: int, element_bytes: int) -> Plot:
-    """Lay the slots out as drawn above. multiple: P is one of it."""
+def place(
+    slots: Iterable[Slot],
+    tp: int,
+    tied: bool,
+    multiple: int,
+    element_bytes: int,
+    alike: bool = False,
+) -> Plot:
+    """Lay the slots out as drawn above. multiple: P is one of it.
+
+    alike: where something is replicated over tp, P is the same on all tp ranks, also where the last
+    one has fewer rows, so that their own ranges hold the same of it.
+    """
     groups: list[list[Slot]] = [[], [], []]
     for slot in slots:
         groups[_group(slot, tp, tied)].append(slot)
@@ -143,8 +171,19 @@ def place(slots: Iterable[Slot], tp: int, tied: bool, multiple: int, element_byt
             end = -(-placed[-1].stop // step) * step
         bounds.append(end)
     replicated_end, tied_start, used_end = bounds
+    if alike and replicated_end:
+        end = sum(-(-_most(slot, tp) // step) * step for slot in placed)
     size = -(-end // multiple) * multiple
-    return Plot(tuple(placed), replicated_end, tied_start, used_end, size)
+    experts = any(slot.expert for slot in placed)
+    return Plot(tuple(placed), replicated_end, tied_start, used_end, size, experts)
+
+
+def _most(slot: Slot, tp: int) -> int:
+    """Elements of the slot on the tp rank that has most of it."""
+    part, size = slot.part, math.prod(slot.shape)
+    if not isinstance(part, Slice):
+        return size
+    return size // slot.shape[part.dim] * -(-slot.full_shape[part.dim] // tp)
 
 
 def _group(slot: Slot, tp: int, tied: bool) -> int:
@@ -198,4 +237,5 @@ def _add_to(gradient: Tensor) -> Callable[[Tensor], None]:
 def fill(plot: Plot, weights: Tensor, value: Value) -> None:
     """Write the values of all slots."""
     for slot in plot.slots:
-        slot.view(weights).copy_(slot.cut(value(slot.name, slot.full_shape)))
+        part = slot.cut(value(slot.name, slot.full_shape))
+        slot.view(weights).view(part.shape).copy_(part)

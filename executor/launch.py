@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from executor import refusals
+from executor.adapted.model import adapt
+from executor.adapted.source import build
 from executor.formats import gradient_dtype, weight_dtype
 from executor.model import meta_model
 from executor.options import RunOptions
@@ -26,8 +28,8 @@ def run_plan(plan: Plan, options: RunOptions | None = None, **changes: Any) -> M
     """Run a plan with torch.distributed on this machine's CPU or GPUs.
 
     changes: fields of RunOptions to set (steps, warmup, timeout_seconds, backend, seed,
-    learning_rate, clip_norm). Raises InputError for a plan or machine that cannot run, RunError
-    (naming the rank) when a rank dies, raises or hangs.
+    learning_rate, clip_norm, module). Raises InputError for a plan or machine that cannot run,
+    RunError (naming the rank) when a rank dies, raises or hangs.
     """
     options = dataclasses.replace(options or RunOptions(), **changes)
     backend = check(plan, options)
@@ -43,6 +45,8 @@ def run_plan(plan: Plan, options: RunOptions | None = None, **changes: Any) -> M
 def check(plan: Plan, options: RunOptions) -> Backend:
     """The backend to run on. Raises InputError unless this machine can run the plan."""
     refusals.check(plan)
+    if options.module is not None:
+        adapt(build(options.module, options.seed), plan)
     machine = describe()
     backend = refusals.choose_backend(plan, machine, options.backend)
     refusals.check_machine(plan, machine, backend, held_bytes(plan))
@@ -65,14 +69,15 @@ def held_bytes(plan: Plan) -> float:
 
 def rank_command(directory: Path, options: RunOptions) -> list[str]:
     """The command line of one rank."""
-    clip = () if options.clip_norm is None else ("--clip-norm", repr(options.clip_norm))
+    more = [] if options.clip_norm is None else ["--clip-norm", repr(options.clip_norm)]
+    more += [] if options.module is None else ["--module", options.module]
     return [
         *(sys.executable, "-m", "executor", str(directory / "plan.json")),
         *("--output", str(directory / "measured.json")),
         *("--steps", str(options.steps), "--warmup", str(options.warmup)),
         *("--timeout", f"{options.timeout_seconds}s", "--backend", options.backend),
         *("--seed", str(options.seed), "--learning-rate", repr(options.learning_rate)),
-        *clip,
+        *more,
     ]
 
 

@@ -8,7 +8,8 @@ bytes only. What is left is the program itself, and of it are kept
     peak        the most bytes that storages hold at once, from the operator that makes one until
                 Python or autograd lets go of it (executor.memory)
 
-in one step. Parameters, optimiser states and batch count as held throughout. Which kernels run, and
+in one step. Routers send copies of tokens to the experts in turn, and counts of them are not sent
+ahead. Parameters, optimiser states and batch count as held throughout. Which kernels run, and
 so what is kept, is the device's: tensors pretend to be on a GPU where torch can, else on a CPU.
 """
 
@@ -23,12 +24,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from executor import data, refusals
 from executor.apply import apply
+from executor.experts import Experts
 from executor.memory import StorageMeter
-from executor.mesh import Mesh, make_mesh
+from executor.mesh import Mesh, Peers, make_mesh
 from executor.runner import Runner
 from executor.sent import Recorder, Sent, exchanged, fake_group
 from executor.train import resident
 from planner.schedule.action import COMPUTE, Action, Kind
+from planner.spec import runnable
 from planner.spec.documents import InputError
 from planner.spec.ledger import Ledger, Line, Message, Part
 from planner.spec.plan import Plan
@@ -36,7 +39,7 @@ from planner.spec.plan import Plan
 TIMEOUT = datetime.timedelta(seconds=60)
 PIPELINE = ("forward", "backward")
 """Fields of a mesh that hold groups of one pipeline."""
-NAMES = {"shard": "dp", "copies": "replicas"}
+NAMES = {"shard": "dp", "copies": "replicas", "experts": "edp"}
 """Of groups that the planner calls otherwise."""
 
 
@@ -62,9 +65,12 @@ def device_kind() -> Literal["cuda", "cpu"]:
 
 
 def _step(plan: Plan, rank: int, device: torch.device) -> tuple[tuple[Message, ...], float]:
-    mesh = make_mesh(plan.layout, rank, "fake", TIMEOUT)
+    mesh = make_mesh(plan.layout, rank, "fake", TIMEOUT, experts=bool(runnable.experts(plan.model)))
     assert mesh is not None
     share = apply(plan, mesh, device, seed=0, learning_rate=1e-3)
+    for module in share.model.modules():
+        if isinstance(module, Experts):
+            module.even = True
     runner = Runner(plan, mesh, share, device)
     batch = data.microbatches(plan, mesh.place, 0, 0, device)
     held = [*resident(share), *(tensor for pair in batch for tensor in pair)]
@@ -83,7 +89,8 @@ def _groups(mesh: Mesh) -> Iterator[tuple[str, Any]]:
         if field.name in PIPELINE:
             yield from ((f"pp {field.name} {i}", group) for i, group in enumerate(value))
         elif field.name not in ("layout", "rank"):
-            yield NAMES.get(field.name, field.name), value
+            group = value.group if isinstance(value, Peers) else value
+            yield NAMES.get(field.name, field.name), group
 
 
 class _Parts:

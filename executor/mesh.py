@@ -13,6 +13,9 @@
     tied       the ranks of first and last stage of one pipeline, for tied embeddings; none where
                one rank holds both
     everyone   all ranks of the layout
+    etp, ep    of the ranks of a stage, side by side: etp neighbours share an expert, ep such groups
+               have one copy of all experts; experts: the ranks with the same part, which sum its
+               gradients. Made on demand
 
 Every process of the job creates all groups in the same order, also those it is not in.
 """
@@ -33,6 +36,25 @@ Links = tuple[Group, Group]
 """For messages to a higher and to a lower rank of the pipeline."""
 
 
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """A rank's place among the ranks of a group."""
+
+    group: Group = None
+    rank: int = 0
+    size: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sharers:
+    """The ranks that hold the same parameters. shard: those that divide a copy of the states;
+    copies: those that have the same share of it."""
+
+    whole: Peers
+    shard: Peers
+    copies: Group
+
+
 @dataclass(frozen=True)
 class Mesh:
     """What one rank knows of its neighbours. Groups of one rank are None."""
@@ -48,6 +70,9 @@ class Mesh:
     everyone: Group
     shard: Group = None
     copies: Group = None
+    ep: Peers | None = None
+    etp: Peers | None = None
+    experts: Peers | None = None
 
     def coordinate(self, axis: str) -> int:
         """This rank's index on an axis."""
@@ -57,6 +82,14 @@ class Mesh:
     def place(self) -> dict[str, int]:
         """This rank's index on every axis."""
         return self.layout.coordinates(self.rank)
+
+    def sharers(self, experts: bool) -> Sharers:
+        """Who holds the same parameters of a stage, or the same of its experts."""
+        if not experts:
+            whole = Peers(self.dp, self.replica, self.replicas)
+            return Sharers(whole, Peers(self.shard, self.place_in_shard, self.shards), self.copies)
+        assert self.experts is not None, "a mesh without the groups of experts"
+        return Sharers(self.experts, self.experts, None)
 
     @property
     def replicas(self) -> int:
@@ -105,11 +138,13 @@ class Mesh:
         return links[0] if placed[target] > placed[source] else links[1]
 
 
-def make_mesh(layout: Layout, rank: int, backend: str, timeout: timedelta) -> Mesh | None:
+def make_mesh(
+    layout: Layout, rank: int, backend: str, timeout: timedelta, experts: bool = False
+) -> Mesh | None:
     """Create all groups of a layout on the ranks 0 .. devices-1 of the running job.
 
     Collective: every process of the job calls it. None on a process beyond the layout. timeout:
-    how long a rank waits for another before it raises.
+    how long a rank waits for another before it raises. experts: make their groups too.
     """
     make = _maker(rank, backend, timeout)
     tp, cp, pipelines = make(_lines(layout, "tp")), make(_lines(layout, "cp")), _lines(layout, "pp")
@@ -125,14 +160,19 @@ def make_mesh(layout: Layout, rank: int, backend: str, timeout: timedelta) -> Me
     ends = _placed(layout)[0], _placed(layout)[-1]
     tied = make((line[ends[0]], line[ends[1]]) for line in pipelines if ends[0] != ends[1])
     everyone = make([tuple(range(layout.devices))])
+    expert_lines = _expert_lines(layout) if experts else ()
+    groups = [(lines, make(lines)) for lines in expert_lines]
     if rank >= layout.devices:
         return None
-    return Mesh(layout, rank, tp, cp, dp, forward, backward, tied, everyone, shard, copies)
+    peers = [_peers(lines, rank, group) for lines, group in groups]
+    ends_of_all = forward, backward, tied, everyone
+    return Mesh(layout, rank, tp, cp, dp, *ends_of_all, shard, copies, *peers)
 
 
 def close_mesh(mesh: Mesh) -> None:
     """Destroy the groups, for processes that run several plans in turn."""
-    axes = (mesh.tp, mesh.cp, mesh.dp, mesh.shard, mesh.copies)
+    axes = [mesh.tp, mesh.cp, mesh.dp, mesh.shard, mesh.copies]
+    axes += [peers.group for peers in (mesh.ep, mesh.etp, mesh.experts) if peers is not None]
     groups = (*axes, *mesh.forward, *mesh.backward, mesh.tied, mesh.everyone)
     for group in dict.fromkeys(groups):
         if group is not None:
@@ -165,3 +205,23 @@ def _alike(layout: Layout, rank: int) -> Ranks:
     """The ranks that differ from one on dp and cp only, in order."""
     lines = (layout.group(other, "cp") for other in layout.group(rank, "dp"))
     return tuple(sorted(other for line in lines for other in line))
+
+
+def _expert_lines(layout: Layout) -> tuple[list[Ranks], list[Ranks], list[Ranks]]:
+    """The groups of the axes ep, etp and experts."""
+    stages: dict[int, list[int]] = {}
+    for rank in range(layout.devices):
+        stages.setdefault(layout.coordinates(rank)["pp"], []).append(rank)
+    own, both = layout.etp, layout.ep * layout.etp
+    ep, etp, experts = list[Ranks](), list[Ranks](), list[Ranks]()
+    for ranks in stages.values():
+        experts += [tuple(ranks[i::both]) for i in range(both)]
+        for copy in (ranks[i : i + both] for i in range(0, len(ranks), both)):
+            ep += [tuple(copy[i::own]) for i in range(own)]
+            etp += [tuple(copy[i : i + own]) for i in range(0, both, own)]
+    return ep, etp, experts
+
+
+def _peers(lines: list[Ranks], rank: int, group: Group) -> Peers:
+    line = next(line for line in lines if rank in line)
+    return Peers(group, line.index(rank), len(line))

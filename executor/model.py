@@ -1,12 +1,13 @@
-"""The plain decoder of a ModelSpec (planner.spec.plain), as the papers write it.
+"""The Transformer of a ModelSpec (planner.spec.runnable), as the papers write it.
 
-    h = E[tokens] (+ P[positions])                                    embedding
-    h = h + Attention(norm(h))
-    h = h + MLP(norm(h))                                              each layer, pre-norm
+    h = E[tokens] (+ P[positions]) ..                                 embedding
+    h = h + Attention(norm(h));  h = h + MLP(norm(h))                 each layer, here pre-norm
     loss = mean cross entropy(norm(h) U^T, targets)                   head; U = E when tied
 
 GPT-2 (Radford et al. 2019): LayerNorm, learned positions, biases, MLP = W2 gelu(W1 x).
 Llama (Touvron et al. 2023): RMSNorm, rotary positions, grouped queries, a gated MLP.
+BERT (Devlin et al. 2019): all tokens see each other, norms after, heads of classes too.
+T5 (Raffel et al. 2020): an encoder and a decoder that reads it, relative positions.
 """
 
 from collections.abc import Iterable
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from executor.bridge import Bridge
 from executor.embedding import Embedding
-from executor.head import Head
+from executor.head import AnyHead, make_head
 from executor.layer import Layer
+from executor.relative_bias import RelativeBias
 from executor.rotary import Rotary
 from planner.spec.model import ModelSpec
 
@@ -28,22 +31,44 @@ TIED = ("embedding.tokens.weight", "head.projection.weight")
 class Transformer(nn.Module):
     """The whole model. Embedding and head may be None, layers may be missing: then it is a part.
 
-    Parameters are made by torch's defaults; executor.initial gives them their values. tokens: of
-    a sequence, for the tables of rotary positions.
+    Layers are numbered through both stacks, an encoder's first. Parameters are made by torch's
+    defaults; executor.initial gives them their values. tokens: of a sequence, for the tables of
+    rotary positions.
     """
 
     def __init__(self, spec: ModelSpec, tokens: int):
         super().__init__()
-        self.embedding: Embedding | None = Embedding(spec)
-        attention = spec.layer.attention
-        self.rotary = Rotary(attention, tokens) if attention.rotary_dim else None
-        self.layers = nn.ModuleDict({str(i): Layer(spec) for i in range(spec.layers)})
-        self.head: Head | None = Head(spec)
+        first = spec.stacks[0]
+        self.embedding: Embedding | None = Embedding(spec, first.embedding)
+        kinds = [kind for stack in spec.stacks for kind in stack.kinds]
+        rotated = [kind.attention for kind in kinds if kind.attention.rotary_dim]
+        self.rotary = Rotary(rotated[0], tokens) if rotated else None
+        attention = first.kinds[0].attention
+        self.relative_bias = RelativeBias(attention) if attention.relative_buckets else None
+        self.bridge = Bridge(spec) if spec.encoder is not None else None
+        self.layers = nn.ModuleDict(
+            {
+                str(i): Layer(spec, spec.stacks[stack].kinds[kind])
+                for i, (stack, kind) in enumerate(spec.order)
+            }
+        )
+        self.head: AnyHead | None = make_head(spec)
         if spec.tied_embeddings:
-            self.head.projection.weight = self.embedding.tokens.weight
+            self.tie()
+
+    def tie(self) -> None:
+        """Let the head use the matrix of the embedding."""
+        assert self.head is not None
+        tables = [self.embedding, None if self.bridge is None else self.bridge.embedding]
+        table = [each.tokens for each in tables if each is not None and each.tokens is not None][-1]
+        self.head.projection.weight = table.weight
 
     def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Tokens [b, s] (or, without an embedding, [b, s, h]) -> loss, logits, or [b, s, h]."""
+        """Tokens (or, without an embedding, [b, s, h]) -> loss, logits, or [b, s, h].
+
+        Tokens are [b, s]; of an encoder and a decoder [b, 2, s]: the source, and what the decoder
+        has written so far.
+        """
         return self.part(tuple(self.layers))(x, targets)
 
     def part(self, layers: Iterable[str], first: bool = True, last: bool = True) -> "Part":
@@ -52,6 +77,8 @@ class Transformer(nn.Module):
             self.embedding if first else None,
             tuple(self.layers[name] for name in layers),
             self.rotary,
+            self.relative_bias,
+            self.bridge,
             self.head if last else None,
         )
 
@@ -63,15 +90,41 @@ class Part:
     embedding: Embedding | None
     layers: tuple[Layer, ...]
     rotary: Rotary | None
-    head: Head | None
+    relative_bias: RelativeBias | None
+    bridge: Bridge | None
+    head: AnyHead | None
 
     def __call__(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
         """As Transformer.forward."""
+        x = self._one_stack(x) if self.bridge is None else self._two_stacks(x, self.bridge)
+        return x if self.head is None else self.head(x, targets)
+
+    def _one_stack(self, x: Tensor) -> Tensor:
+        tokens = x.shape[1]
         if self.embedding is not None:
             x = self.embedding(x)
-        for layer in self.layers:
-            x = layer(x, self.rotary)
-        return x if self.head is None else self.head(x, targets)
+        return self._through(self.layers, x, _bias(self.relative_bias, tokens), None)
+
+    def _two_stacks(self, tokens: Tensor, bridge: Bridge) -> Tensor:
+        assert self.embedding is not None, "a model of two stacks is not cut in stages"
+        source, target = tokens.unbind(1)
+        bias = _bias(self.relative_bias, source.shape[1])
+        x = self._through(self.layers[: bridge.first], self.embedding(source), bias, None)
+        memory = bridge.end(x)
+        bias = _bias(bridge.relative_bias, target.shape[1])
+        y = bridge.start(target, self.embedding)
+        return self._through(self.layers[bridge.first :], y, bias, memory)
+
+    def _through(
+        self, layers: tuple[Layer, ...], x: Tensor, bias: Tensor | None, memory: Tensor | None
+    ) -> Tensor:
+        for layer in layers:
+            x = layer(x, self.rotary, bias, memory)
+        return x
+
+
+def _bias(of: RelativeBias | None, tokens: int) -> Tensor | None:
+    return None if of is None else of(tokens)
 
 
 def meta_model(spec: ModelSpec, tokens: int) -> Transformer:

@@ -15,7 +15,8 @@ class RunOptions:
 
     steps: timed steps, after `warmup` steps that are not. timeout_seconds: how long a rank may
     wait for another. backend: auto takes nccl where there are GPUs, else gloo. clip_norm: gradients
-    of a larger norm are scaled down to it. Raises InputError.
+    of a larger norm are scaled down to it. module: a user's own, FILE.py:FUNCTION. Raises
+    InputError.
     """
 
     steps: int = 8
@@ -25,6 +26,7 @@ class RunOptions:
     seed: int = 0
     learning_rate: float = 1e-3
     clip_norm: float | None = None
+    module: str | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in CHOICES:
@@ -48,10 +50,11 @@ def read_options(
     seed: int = 0,
     learning_rate: float = 1e-3,
     clip_norm: float | None = None,
+    module: str | None = None,
 ) -> RunOptions:
     """Options as they are written on a command line (timeout: `60s`). Raises InputError."""
     try:
         seconds = units.parse_seconds(timeout)
     except units.UnitError as error:
         raise InputError(f"--timeout: {error}") from None
-    return RunOptions(steps, warmup, seconds, backend, seed, learning_rate, clip_norm)
+    return RunOptions(steps, warmup, seconds, backend, seed, learning_rate, clip_norm, module)

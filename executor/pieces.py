@@ -64,7 +64,7 @@ def _is_first(at: int, plot: Plot, mesh: Mesh, shards: int) -> bool:
     """Whether this rank is the first holder of what lies at an element of its buffer."""
     replicated, tied = at < plot.replicated_end, plot.tied_start <= at
     return not (
-        mesh.replica >= shards
+        mesh.sharers(plot.experts).whole.rank >= shards
         or (replicated and mesh.coordinate("tp") > 0)
         or (tied and mesh.holds_last and not mesh.holds_first)
     )

@@ -20,6 +20,7 @@ from executor.mesh import Mesh, make_mesh
 from executor.orphans import die_with_parent
 from executor.progress import Progress
 from executor.supervisor import DIRECTORY, PARENT, write_report
+from planner.spec import runnable
 from planner.spec.cluster import Backend
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
@@ -60,7 +61,7 @@ def join(
     timeout = datetime.timedelta(seconds=timeout_seconds)
     both = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
     dist.init_process_group(both, timeout=timeout)
-    mesh = make_mesh(plan.layout, rank, backend, timeout)
+    mesh = make_mesh(plan.layout, rank, backend, timeout, bool(runnable.experts(plan.model)))
     assert mesh is not None
     return mesh
 

@@ -25,7 +25,8 @@ def recompute(model: Transformer, choices: Sequence[LayerChoice]) -> None:
         if choice.recompute == "full":
             layer.forward = _run_again(layer.forward)
         elif choice.recompute == "selective":
-            layer.attention.core = _run_again(layer.attention.core)
+            for attention in layer.attentions:
+                attention.core = _run_again(attention.core)
 
 
 def _run_again(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from planner.schedule import orders
-from planner.spec import plain
+from planner.spec import runnable
 from planner.spec.cluster import Backend
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
@@ -15,17 +15,12 @@ PROCESS_BYTES = 300 * 2**20
 
 def check(plan: Plan) -> None:
     """Raise InputError unless the executor can run the plan somewhere."""
-    for rule in (_model, _axes, _schedule, _choices, _formats, _tensor_parallel, _context_parallel):
+    for rule in RULES:
         for problem in rule(plan):
             raise InputError(f"the executor cannot run this plan: {problem}")
 
 
 def _axes(plan: Plan) -> Iterator[str]:
-    if plan.layout.ep * plan.layout.etp > 1:
-        yield (
-            f"layout.ep={plan.layout.ep} etp={plan.layout.etp} is not implemented; plan with "
-            f"ep=1 etp=1"
-        )
     for index, stage in enumerate(plan.stages):
         for axis in ("dp", "tp", "cp", "ep"):
             if getattr(stage, axis) != getattr(plan.layout, axis):
@@ -55,14 +50,30 @@ def _choices(plan: Plan) -> Iterator[str]:
             f"layout.sync=parameter_server with zero={layout.zero}: servers divide the states "
             f"already; plan with zero=0"
         )
+    if layout.sync == "parameter_server" and runnable.experts(plan.model):
+        yield (
+            "layout.sync=parameter_server with experts, which other ranks share than share the "
+            "rest, is not implemented; plan with sync=all_reduce"
+        )
     for index, stage in enumerate(plan.stages):
         if any(choice.zero != plan.layout.zero for choice in stage.layers):
             yield f"stages.{index}: layers with another zero than layout.zero; make them equal"
 
 
 def _model(plan: Plan) -> Iterator[str]:
-    for problem in plain.problems(plan.model, plan.workload.seq_len):
-        yield f"{problem}; run {plain.PLAIN}, or plan for another runtime"
+    for problem in runnable.problems(plan.model, plan.workload.seq_len):
+        yield f"{problem}; run {runnable.RUNNABLE}, or plan for another runtime"
+
+
+def _stages(plan: Plan) -> Iterator[str]:
+    model, layout, stages = plan.model, plan.layout, len(plan.stages)
+    whole = "an encoder and a decoder" if model.encoder is not None else ""
+    if any(each.relative_buckets for each in runnable.attentions(model)):
+        whole = whole or "relative positions"
+    if whole and stages > 1:
+        yield f"a model of {whole} is not cut in {stages} stages; plan with pp=1 vpp=1"
+    if whole and layout.zero > 1:
+        yield f"a model of {whole} with layout.zero={layout.zero} is not implemented; use 0 or 1"
 
 
 def _formats(plan: Plan) -> Iterator[str]:
@@ -79,19 +90,30 @@ def _formats(plan: Plan) -> Iterator[str]:
 
 def _tensor_parallel(plan: Plan) -> Iterator[str]:
     model, tp = plan.model, plan.layout.tp
-    heads = model.layer.attention
-    sizes = {"heads": heads.heads, "kv_heads": heads.kv_heads, "ffn": plain.mlp(model).ffn}
-    for key, value in (*sizes.items(), ("seq_len", plan.workload.seq_len)):
+    sizes = {("seq_len", plan.workload.seq_len)}
+    for attention in runnable.attentions(model):
+        sizes |= {("heads", attention.heads), ("kv_heads", attention.kv_heads)}
+    sizes |= {("ffn", mlp.ffn) for mlp in runnable.mlps(model)}
+    for key, value in sorted(sizes):
         if value % tp:
             yield f"tp={tp} does not divide {key}={value}"
-    if (tp - 1) * -(-model.vocab // tp) >= model.vocab:
-        yield f"vocab={model.vocab} leaves the last of tp={tp} ranks without a row"
+    for vocab in sorted({stack.embedding.vocab or 0 for stack in model.stacks}):
+        if (tp - 1) * -(-vocab // tp) >= vocab:
+            yield f"vocab={vocab} leaves the last of tp={tp} ranks without a row"
 
 
 def _context_parallel(plan: Plan) -> Iterator[str]:
-    layout, seq_len, heads = plan.layout, plan.workload.seq_len, plan.model.layer.attention
+    layout, seq_len = plan.layout, plan.workload.seq_len
     if layout.cp == 1:
         return
+    attentions = runnable.attentions(plan.model)
+    if plan.model.encoder is not None or not all(each.causal for each in attentions):
+        yield f"layout.cp={layout.cp} divides the sequences of causal decoders only; use cp=1"
+    if plan.model.head.kind != "language_model" or any(a.relative_buckets for a in attentions):
+        yield (
+            f"layout.cp={layout.cp} with model.head.kind={plan.model.head.kind}, or with relative "
+            f"positions, is not implemented; use cp=1"
+        )
     chunks = layout.cp if layout.cp_style == "all_to_all" else 2 * layout.cp
     for parts in (chunks, layout.cp * layout.tp):
         if seq_len % parts:
@@ -100,12 +122,37 @@ def _context_parallel(plan: Plan) -> Iterator[str]:
                 f"sequences in {parts} parts, and that does not divide seq_len={seq_len}"
             )
     if layout.cp_style == "all_to_all":
-        for key, value in (("heads", heads.heads), ("kv_heads", heads.kv_heads)):
+        heads = {("heads", each.heads) for each in attentions}
+        for key, value in sorted(heads | {("kv_heads", each.kv_heads) for each in attentions}):
             if value % (layout.cp * layout.tp):
                 yield (
                     f"cp={layout.cp} by all_to_all with tp={layout.tp} does not divide "
                     f"{key}={value}; use cp_style=ring"
                 )
+
+
+def _expert_parallel(plan: Plan) -> Iterator[str]:
+    layout, ways = plan.layout, f"layout.ep={plan.layout.ep} etp={plan.layout.etp}"
+    members, kinds = layout.ep * layout.etp, runnable.experts(plan.model)
+    if members > 1 and not kinds:
+        yield f"{ways} divide experts, and {plan.model.name} has none; plan with ep=1 etp=1"
+    if (ranks := layout.tp * layout.cp * layout.dp) % members:
+        yield f"{ways}: ep*etp={members} does not divide tp*cp*dp={ranks}"
+    for each in kinds:
+        if each.experts % layout.ep:
+            yield f"{ways}: ep does not divide experts={each.experts}"
+        if each.expert.ffn % layout.etp:
+            yield f"{ways}: etp does not divide the experts' ffn={each.expert.ffn}"
+        if each.expert.bias and layout.etp > 1:
+            yield f"{ways}: experts with biases are not divided by columns; plan with etp=1"
+    if kinds and plan.model.encoder is not None:
+        yield "experts in an encoder or in the decoder that reads it are not implemented"
+
+
+RULES = (
+    *(_model, _stages, _axes, _schedule, _choices, _formats),
+    *(_tensor_parallel, _context_parallel, _expert_parallel),
+)
 
 
 def choose_backend(plan: Plan, machine: Machine, choice: str) -> Backend:

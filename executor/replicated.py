@@ -33,12 +33,13 @@ class Replicated:
         dtypes: tuple[torch.dtype, torch.dtype],
         value: Value,
     ):
-        self._plot, self._mesh = plot, mesh
-        self._shards = mesh.shards if zero else 1
+        self._plot = plot
+        self._sharers = sharers = mesh.sharers(plot.experts)
+        self._shards = sharers.shard.size if zero else 1
         buffers = flat.flatten(model, plot, device, *dtypes)
         self.weights, self.gradients = buffers.weights, buffers.gradients
         flat.fill(plot, self.weights, value)
-        index = mesh.place_in_shard if zero else 0
+        index = sharers.shard.rank if zero else 0
         held = own_range(plot.size, index, self._shards)
         parts = self.weights[held], self.gradients[held]
         self.own = make_own(plot, mesh, held, self._shards, *parts)
@@ -56,16 +57,17 @@ class Replicated:
     def reduce(self) -> None:
         """Sum the gradients over all ranks that hold the same."""
         if self._shards > 1:
-            collectives.reduce_scatter(self.own.gradients, self.gradients, self._mesh.shard)
-            collectives.all_reduce(self.own.gradients, self._mesh.copies)
+            group = self._sharers.shard.group
+            collectives.reduce_scatter(self.own.gradients, self.gradients, group)
+            collectives.all_reduce(self.own.gradients, self._sharers.copies)
         else:
-            collectives.all_reduce(self.gradients, self._mesh.dp)
+            collectives.all_reduce(self.gradients, self._sharers.whole.group)
 
     def publish(self) -> None:
         """Give all ranks the own weights."""
         self.own.publish()
         if self._shards > 1:
-            collectives.all_gather(self.weights, self.own.weights, self._mesh.shard)
+            collectives.all_gather(self.weights, self.own.weights, self._sharers.shard.group)
 
     def clear(self) -> None:
         """Zero the gradients."""

@@ -50,14 +50,16 @@ class Sharded:
         dtypes: tuple[torch.dtype, torch.dtype],
         value: Value,
     ):
-        self.plot, self._mesh, self._keeps_weights = plot, mesh, zero == 2
+        self._sharers = sharers = mesh.sharers(plot.experts)
+        self._group = sharers.shard.group
+        self.plot, self._keeps_weights = plot, zero == 2
         self.weights = torch.zeros(plot.size, dtype=dtypes[0], device=device)
         self.parameters = {
             parameter: slot for slot, parameter in flat.adopt(model, plot, self.weights)
         }
         flat.fill(plot, self.weights, value)
-        shards = mesh.shards
-        held = own_range(plot.size, mesh.place_in_shard, shards)
+        shards = sharers.shard.size
+        held = own_range(plot.size, sharers.shard.rank, shards)
         weights = self.weights[held] if self._keeps_weights else self.weights[held].clone()
         gradients = torch.zeros(len(weights), dtype=dtypes[1], device=device)
         self.own = make_own(plot, mesh, held, shards, weights, gradients)
@@ -78,13 +80,13 @@ class Sharded:
 
     def reduce(self) -> None:
         """Sum the own gradients over the copies; over the shards every backward has."""
-        collectives.all_reduce(self.own.gradients, self._mesh.copies)
+        collectives.all_reduce(self.own.gradients, self._sharers.copies)
 
     def publish(self) -> None:
         """Give all ranks the own weights, where they keep them."""
         self.own.publish()
         if self._keeps_weights:
-            collectives.all_gather(self.weights, self.own.weights, self._mesh.shard)
+            collectives.all_gather(self.weights, self.own.weights, self._group)
 
     def clear(self) -> None:
         """Zero the gradients."""
@@ -95,7 +97,7 @@ class Sharded:
         storage = self.weights.untyped_storage()
         if not storage.nbytes():
             storage.resize_(self.weights.nbytes)
-            collectives.all_gather(self.weights.data, self.own.weights, self._mesh.shard)
+            collectives.all_gather(self.weights.data, self.own.weights, self._group)
 
     def free(self) -> None:
         """Let the gathered weights go."""
@@ -123,7 +125,7 @@ class Sharded:
         assert self._whole is not None
         self.free()
         part = torch.empty_like(self.own.gradients)
-        collectives.reduce_scatter(part, self._whole, self._mesh.shard)
+        collectives.reduce_scatter(part, self._whole, self._group)
         self._whole = None
         self.own.gradients.add_(part)
 
@@ -159,12 +161,13 @@ def watch(part: Part, units: Iterable[Sharded], deferral: Deferral | None) -> No
         _wrap(module, used[index], done)
     waiting = {p for module in modules for p in deferred(module)} if deferral is not None else set()
     for unit in dict.fromkeys(unit for each in used for unit in each):
-        own = [p for module in modules for p in module.parameters() if owner[p] is unit]
+        own = [p for module in modules for p in module.parameters() if owner.get(p) is unit]
         _Use(unit, own, deferral, waiting & set(own))
 
 
 def _units_of(module: nn.Module, owner: dict[nn.Parameter, Sharded]) -> list[Sharded]:
-    return list(dict.fromkeys(owner[parameter] for parameter in module.parameters()))
+    found = (owner.get(parameter) for parameter in module.parameters())
+    return list(dict.fromkeys(unit for unit in found if unit is not None))
 
 
 def _wrap(module: Any, units: list[Sharded], done: list[Sharded]) -> None:

@@ -143,7 +143,7 @@ def split(model: Transformer) -> Deferral:
     for module in model.modules():
         if isinstance(module, nn.Linear):
             module.forward = functools.partial(_forward, module, deferral)
-        elif isinstance(module, RowParallelLinear):
+        elif isinstance(module, RowParallelLinear) and module.product is functional.linear:
             module.product = deferral.linear
     return deferral
 

@@ -27,9 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from executor import collectives
+from executor.attention import Attention
 from executor.collectives import Group
 from executor.embedding import Embedding, LearnedPositions
-from executor.head import Head, widened
+from executor.experts import Experts
+from executor.head import AnyHead, Head, Rows, widened
 from executor.layer import Layer
 from executor.model import TIED, Transformer
 from executor.sequence_cut import SequenceCut
@@ -46,6 +48,44 @@ class Slice:
     def of(self, whole: Tensor) -> Tensor:
         """The part, as a view."""
         return whole.narrow(self.dim, self.start, self.stop - self.start)
+
+    @property
+    def slices(self) -> "tuple[Slice, ...]":
+        """Itself."""
+        return (self,)
+
+
+@dataclass(frozen=True, slots=True)
+class FusedSlice:
+    """Indices start .. stop of each of `parts` equal parts of one dim."""
+
+    dim: int
+    parts: int
+    start: int
+    stop: int
+
+    def of(self, whole: Tensor) -> Tensor:
+        """The part, as a view whose dim is two: [.., parts, stop - start, ..]."""
+        apart = whole.unflatten(self.dim, (self.parts, -1))
+        return apart.narrow(self.dim + 1, self.start, self.stop - self.start)
+
+    @property
+    def slices(self) -> "tuple[Slice, ...]":
+        """It is no rectangle, so no checkpoint has a place for it."""
+        raise AssertionError("users' modules are run, not trained for a task")
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertSlice:
+    """Which experts of a stacked parameter a rank holds, and which of their columns."""
+
+    slices: tuple[Slice, ...]
+
+    def of(self, whole: Tensor) -> Tensor:
+        """The part, as a view."""
+        for part in self.slices:
+            whole = part.of(whole)
+        return whole
 
 
 class Gather(torch.autograd.Function):
@@ -109,14 +149,17 @@ class RowParallelLinear(nn.Module):
 class VocabularyParallelEmbedding(nn.Module):
     """Rows start .. of the token embedding; other ranks' tokens give zero and are summed in."""
 
-    def __init__(self, weight: nn.Parameter, start: int, group: Group, size: int):
+    def __init__(self, of: nn.Embedding, start: int, group: Group, size: int):
         super().__init__()
-        self.weight, self.start, self.group, self.size = weight, start, group, size
+        self.weight, self.start, self.group, self.size = of.weight, start, group, size
+        self.padding = _row(of.padding_idx, start, len(of.weight))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[b, s] -> [b, s/t, h]."""
         index, outside = _local(tokens, self.start, self.weight.shape[0])
-        x = functional.embedding(index, self.weight).masked_fill_(outside.unsqueeze(-1), 0.0)
+        x = functional.embedding(index, self.weight, self.padding).masked_fill_(
+            outside.unsqueeze(-1), 0.0
+        )
         return Scatter.apply(x, self.group, self.size)
 
 
@@ -125,14 +168,15 @@ class DividedPositions(nn.Module):
 
     def __init__(self, of: LearnedPositions, rank: int, size: int):
         super().__init__()
-        self.weight, self.cut, self.rank, self.size = of.weight, of.cut, rank, size
+        self.weight, self.offset, self.cut = of.weight, of.offset, of.cut
+        self.rank, self.size = rank, size
 
     def forward(self, x: Tensor) -> Tensor:
         """[b, s/t, h] -> the same; row r of the flat order is token r mod s of its sequence."""
         rows = x.shape[0] * x.shape[1]
         own = torch.arange(self.rank * rows, (self.rank + 1) * rows, device=x.device)
         cut = self.cut or SequenceCut(x.shape[1] * self.size)
-        positions = cut.positions(x.device)[own.remainder_(cut.tokens)]
+        positions = cut.positions(x.device)[own.remainder_(cut.tokens)] + self.offset
         return x + functional.embedding(positions.view(x.shape[:2]), self.weight)
 
 
@@ -178,6 +222,11 @@ class ParallelCrossEntropy(nn.Module):
         return _CrossEntropy.apply(logits, targets, self.start, self.group)
 
 
+def _row(token: int | None, start: int, count: int) -> int | None:
+    """A token that never learns (padding) as one of the rank's rows, if it is."""
+    return token - start if token is not None and start <= token < start + count else None
+
+
 def _local(tokens: Tensor, start: int, count: int) -> tuple[Tensor, Tensor]:
     """Tokens as indices of the rank's rows (0 where another rank has them), and where that is."""
     index = tokens - start
@@ -199,60 +248,92 @@ def divide(model: Transformer, rank: int, size: int, group: Group) -> dict[str, 
         owner, _, attribute = name.rpartition(".")
         narrowed = nn.Parameter(part.of(parameters[name].detach()).clone())
         setattr(model.get_submodule(owner), attribute, narrowed)
-    if model.embedding is not None:
-        _divide_embedding(model.embedding, slices[TIED[0]].start, rank, size, group)
+    for embedding, name in _embeddings(model):
+        _divide_embedding(embedding, name, slices, rank, size, group)
     for layer in model.layers.values():
-        _divide_layer(layer, group, size)
+        if isinstance(layer, Layer):
+            _divide_layer(layer, group, size)
     if model.head is not None:
-        _divide_head(model.head, slices[TIED[1]].start, group, size)
+        _divide_head(model.head, slices, rank, size, group)
     return slices
 
 
-def _divide_embedding(embedding: Embedding, start: int, rank: int, size: int, group: Group) -> None:
-    weight = embedding.tokens.weight
-    embedding.tokens = VocabularyParallelEmbedding(weight, start, group, size)
+def _embeddings(model: Transformer) -> Iterator[tuple[Embedding, str]]:
+    if model.embedding is not None:
+        yield model.embedding, "embedding"
+    if model.bridge is not None:
+        yield model.bridge.embedding, "bridge.embedding"
+
+
+def _divide_embedding(
+    embedding: Embedding, name: str, slices: dict[str, Slice], rank: int, size: int, group: Group
+) -> None:
+    if embedding.tokens is not None:
+        start = slices[f"{name}.tokens.weight"].start
+        embedding.tokens = VocabularyParallelEmbedding(embedding.tokens, start, group, size)
     if embedding.positions is not None:
         embedding.positions = DividedPositions(embedding.positions, rank, size)
 
 
 def _divide_layer(layer: Layer, group: Group, size: int) -> None:
-    layer.attention.register_forward_pre_hook(_gather_first(group, size))
-    layer.mlp.register_forward_pre_hook(_gather_first(group, size))
-    for block, name in ((layer.attention, "o"), (layer.mlp, "down")):
-        linear = getattr(block, name)
-        setattr(block, name, RowParallelLinear(linear.weight, linear.bias, group, size))
+    for attention in layer.attentions:
+        attention.register_forward_pre_hook(_gather_first(group, size))
+        attention.o = RowParallelLinear(attention.o.weight, attention.o.bias, group, size)
+    mlp = layer.mlp.shared if isinstance(layer.mlp, Experts) else layer.mlp
+    if mlp is not None:
+        mlp.register_forward_pre_hook(_gather_first(group, size))
+        mlp.down = RowParallelLinear(mlp.down.weight, mlp.down.bias, group, size)
 
 
-def _divide_head(head: Head, start: int, group: Group, size: int) -> None:
-    head.projection.register_forward_pre_hook(_gather_first(group, size))
-    head.loss = ParallelCrossEntropy(start, group)
+def _divide_head(
+    head: AnyHead, slices: dict[str, Slice], rank: int, size: int, group: Group
+) -> None:
+    if isinstance(head, Head):
+        head.projection.register_forward_pre_hook(_gather_first(group, size))
+        head.loss = ParallelCrossEntropy(slices[TIED[1]].start, group)
+    else:
+        head.rows = Rows(rank, size)
 
 
 def _gather_first(group: Group, size: int) -> Any:
+    """Gather a block's stream, and an encoder's output if it reads that (the last input)."""
+
     def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (Gather.apply(inputs[0], group, size), *inputs[1:])
+        x, *rest = inputs
+        if isinstance(module, Attention) and len(rest) == 3 and rest[2] is not None:
+            rest[2] = Gather.apply(rest[2], group, size)
+        return (Gather.apply(x, group, size), *rest)
 
     return hook
 
 
 def _slices(model: Transformer, rank: int, size: int) -> dict[str, Slice]:
     parameters = model.named_parameters(remove_duplicate=False)
+    vocabulary = isinstance(model.head, Head)
+    others = tuple(
+        f"layers.{name}." for name, layer in model.layers.items() if not isinstance(layer, Layer)
+    )
     return {
-        name: _slice(parameter.shape[dim], dim, rank, size)
+        name: share(parameter.shape[dim], dim, rank, size)
         for name, parameter in parameters
-        for dim in _divided_dim(name)
+        if not name.startswith(others)
+        for dim in _divided_dim(name, vocabulary)
     }
 
 
-def _divided_dim(name: str) -> Iterator[int]:
-    """Dim 0 of column-parallel weights and biases and of the vocabulary, dim 1 of row-parallel."""
+def _divided_dim(name: str, vocabulary: bool) -> Iterator[int]:
+    """Dim 0 of column-parallel weights and biases and of the vocabulary, dim 1 of row-parallel
+    ones and of relative biases (heads). vocabulary: the head projects to it."""
     *_, module, attribute = name.split(".")
-    if module in ("q", "k", "v", "gate", "up") or name in TIED:
+    if module == "experts":
+        return
+    if module in ("q", "k", "v", "gate", "up", "tokens") or (module == "projection" and vocabulary):
         yield 0
-    elif module in ("o", "down") and attribute == "weight":
+    elif (module in ("o", "down") and attribute == "weight") or module == "relative_bias":
         yield 1
 
 
-def _slice(extent: int, dim: int, rank: int, size: int) -> Slice:
+def share(extent: int, dim: int, rank: int, size: int) -> Slice:
+    """The indices of one rank of `size`, as even as can be; the last ranks have fewer."""
     each = -(-extent // size)
     return Slice(dim, min(rank * each, extent), min((rank + 1) * each, extent))

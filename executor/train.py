@@ -16,8 +16,10 @@ import torch
 import torch.distributed as dist
 
 from executor import data
+from executor.adapted.source import build
 from executor.apply import Share, apply
 from executor.collectives import barrier
+from executor.head import loss_is_shared
 from executor.memory import AllocatorMeter, MemoryObserver, RawMemory, StorageMeter
 from executor.mesh import Mesh
 from executor.options import RunOptions
@@ -64,8 +66,9 @@ class Trainer:
         progress.mark("building the model")
         self.plan, self.mesh, self.device = plan, mesh, device
         self.options, self.progress = options, progress
+        module = None if options.module is None else build(options.module, options.seed)
         self.share: Share = apply(
-            plan, mesh, device, options.seed, options.learning_rate, options.clip_norm
+            plan, mesh, device, options.seed, options.learning_rate, options.clip_norm, module
         )
         self.runner = Runner(plan, mesh, self.share, device)
 
@@ -79,7 +82,7 @@ class Trainer:
         return result
 
     def _counts_loss(self) -> bool:
-        return self.mesh.holds_last and self.mesh.coordinate("tp") == 0
+        return counts_loss(self.plan, self.mesh)
 
     def _batch(self, step: int) -> data.Microbatches:
         self.progress.prefix = f"step {step}, "
@@ -118,6 +121,11 @@ class Trainer:
 def resident(share: Share) -> list[torch.Tensor]:
     """Everything of a rank that lives from step to step."""
     return [*share.updater.resident(), *share.model.buffers()]
+
+
+def counts_loss(plan: Plan, mesh: Mesh) -> bool:
+    """Whether a rank's losses are among those that sum to the step's."""
+    return mesh.holds_last and (mesh.coordinate("tp") == 0 or loss_is_shared(plan.model))
 
 
 def resident_bytes() -> float:

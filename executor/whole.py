@@ -31,6 +31,7 @@ def whole(found: Iterable[Part]) -> dict[str, Tensor]:
         if slot.name not in joined:
             joined[slot.name] = torch.full(slot.full_shape, torch.nan, dtype=value.dtype)
         place = slot.cut(joined[slot.name])
+        value = value.view(place.shape)
         if place.isnan().any():
             place.copy_(value)
         elif not torch.allclose(place, value, rtol=1e-9, atol=1e-12):

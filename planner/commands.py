@@ -47,7 +47,13 @@ def plan(
     runtime: str | None = RUNTIME,
     profile: str | None = PROFILE,
     calibration: str | None = CALIBRATION,
-    objective: str = typer.Option("time", "--objective", help="time or cost."),
+    objective: str = typer.Option("time", "--objective", help="time, cost or devices."),
+    throughput: float | None = typer.Option(
+        None, "--throughput", help="Tokens/s that the fewest devices must reach (devices)."
+    ),
+    pareto: bool = typer.Option(
+        False, "--pareto", help="All plans that are best in time, free memory or cost."
+    ),
     top_k: int = typer.Option(5, "--top-k", min=1, help="How many plans to show."),
     allow_at_risk: bool = ALLOW_AT_RISK,
     fix: list[str] = FIX,
@@ -68,7 +74,10 @@ def plan(
         model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
     )
     wishes = Wishes.of(fix, forbid, memory_limit, memory_headroom, time_limit)
-    ranking, plans = planning.choose(blocks, objective, top_k, allow_at_risk, wishes)
+    if pareto:
+        _print_front(planning.pareto(blocks, allow_at_risk, wishes), output_format)
+        return
+    ranking, plans = planning.choose(blocks, objective, top_k, allow_at_risk, wishes, throughput)
     if output is not None:
         documents.save(plans[0], output)
     if output_format == "json":
@@ -79,6 +88,18 @@ def plan(
         title = planning.headline(blocks, ranking)
         printing.print_table(answer.plan_rows(plans), title)
         _say("\n".join(plans[0].why))
+
+
+def _print_front(found: Any, output_format: str) -> None:
+    from planner.spec import printing
+
+    if output_format == "json":
+        printing.print_json(found.json())
+    elif output_format == "csv":
+        printing.print_csv(found.rows())
+    else:
+        printing.print_table(found.rows(), "Best in step time, memory left free or cost")
+        _say(f"Proof: {found.claim}.")
 
 
 def estimate(
@@ -120,20 +141,21 @@ def explain(
     plan_file: Path = typer.Argument(metavar="PLAN.json", help="A plan made by `plan`."),
     output_format: str = typer.Option("table", "--format", help="table or json."),
 ) -> None:
-    """Say why a plan is as fast as it is, and what its neighbours lose."""
-    from planner.search import answer, planning
+    """Say why a plan is as fast as it is, what its neighbours lose, and what would change it."""
+    from planner.search import answer, neighbours, planning
     from planner.spec import documents, printing
     from planner.spec.plan import Plan
 
     printing.check_format(output_format, ("table", "json"))
-    explained = planning.explain(documents.load(Plan, plan_file))
+    found = planning.explain(documents.load(Plan, plan_file))
     if output_format == "json":
-        reasons = {"schema": "explanation/1", "why": list(explained.why)}
-        printing.print_json(reasons | answer.plan_json(explained))
+        printing.print_json(found.json())
     else:
-        printing.print_table(answer.plan_rows((explained,)))
-        printing.print_table(answer.prediction_rows(explained))
-        _say("\n".join(explained.why))
+        printing.print_table(answer.plan_rows((found.plan,)))
+        printing.print_table(answer.prediction_rows(found.plan))
+        if found.neighbours:
+            printing.print_table(neighbours.rows(found.neighbours), "What another decision loses")
+        _say("\n".join(found.why))
 
 
 def scale(

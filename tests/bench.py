@@ -4,28 +4,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 import meshwright as mw
 from planner.cost.blocks import Blocks
+from planner.cost.candidates import Candidates
 from planner.cost.estimate import estimate
 from planner.cost.pipeline import pipeline_seconds
+from planner.cost.relaxation import layer_seconds, least_bytes, relax
 from planner.schedule import lowering
 from planner.schedule.orders import orders
 from planner.search import question
+from planner.search import space as outer_space
 from planner.search import tabulated_space as space
 from planner.search.inner import Inner
 from planner.search.integer_programme import Form, Solution, solve
 from planner.search.recompute_tables import recompute_tables
 from planner.search.relaxed_space import Choice, Space, relaxed_space
 from planner.search.stage_tables import modes
+from planner.search.terms import Terms
 from planner.simulator import engine
 from planner.simulator.ends import makespan, one_pass, wavefront
 from planner.simulator.engine import Task
 from planner.simulator.script import compiled, script
 from planner.spec import printing
+from planner.spec.layout import even_counts
 from planner.spec.plan import AT_RISK
 from reports.planning.problems import PROBLEMS, effort
 from tests.simulator.orders import heap_ends
@@ -126,6 +132,54 @@ def searches() -> list[dict[str, Any]]:
     return found
 
 
+Evaluator = Callable[[Blocks, Candidates], Any]
+
+
+def throughput() -> list[dict[str, Any]]:
+    """Layouts per CPU second of every vectorised estimate, over all outer choices of a question."""
+    found = []
+    for model, cluster, seq_len, batch in (
+        ("llama3.1-70b", "h100-sxm:32", 8192, 1024),
+        ("gpt-1t", "a100-80:384", 2048, 3072),
+    ):
+        blocks = question.ask(model, cluster, seq_len, batch)
+        parts = blocks.model, blocks.cluster, blocks.workload, blocks.runtime
+        bare = list(outer_space.legal(outer_space.Question(*parts, blocks.cluster.devices)))
+        cut = [evenly(table, blocks.model.layers) for table in bare]
+        rows = sum(map(len, bare))
+        stages = sum(len(table) * table.pp for table in cut) / rows
+        estimates: list[tuple[str, Evaluator, list[Candidates]]] = [
+            (f"estimate, {stages:.0f} stages each", estimate, cut),
+            ("bound on the step", relax, bare),
+            ("bound on the memory", least_bytes, bare),
+            ("bound by layers alone", layer_seconds, bare),
+        ]
+        for name, work, tables in estimates:
+            found.append(row(f"{name}: {model}", cpu_of(work, blocks, tables), rows, "layouts"))
+        start = time.process_time()
+        relaxed_space(blocks.changed(), Terms(AT_RISK * blocks.cluster.memory_bytes))
+        taken = time.process_time() - start
+        found.append(row(f"enumerated, costed, bounded: {model}", taken, rows, "layouts"))
+    return found
+
+
+def cpu_of(work: Evaluator, blocks: Blocks, tables: list[Candidates]) -> float:
+    """CPU seconds over all tables, the least of three; what is costed once is costed before."""
+    seconds = []
+    for _ in range(4):
+        start = time.process_time()
+        for table in tables:
+            work(blocks, table)
+        seconds.append(time.process_time() - start)
+    return min(seconds[1:])
+
+
+def evenly(table: Candidates, layers: int) -> Candidates:
+    """Outer choices cut evenly."""
+    counts = np.array([even_counts(layers, table.pp)] * len(table))
+    return replace(table, counts=counts, recomputed=np.zeros_like(counts))
+
+
 def problems() -> list[dict[str, Any]]:
     """The standard problems, each searched in a process of its own."""
     found = []
@@ -188,7 +242,7 @@ def inner_problems() -> list[dict[str, Any]]:
         if number not in spaces:
             blocks = PROBLEMS[number].asked()
             limit = AT_RISK * blocks.cluster.memory_bytes
-            spaces[number] = blocks, relaxed_space(blocks, limit)
+            spaces[number] = blocks, relaxed_space(blocks, Terms(limit))
         blocks, relaxed = spaces[number]
         choice, step, seconds = by_labels(relaxed, depth, blocks)
         forms: tuple[Form, ...] = ("staircase", "events")
@@ -223,5 +277,6 @@ def start_up() -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     printing.print_table(replays() + interleaved_replays() + searches() + start_up(), "Benchmarks")
+    printing.print_table(throughput(), "Layouts per second, one core")
     printing.print_table(inner_problems(), "CPU seconds of an inner problem, two programmes")
     printing.print_table(problems(), "The standard problems")

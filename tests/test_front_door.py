@@ -160,7 +160,7 @@ WRONG = [
     (("plan", *QUESTION, "--runtime", "megatron"), "megatron-core"),
     (("plan", *QUESTION, "--dtype", "bf17"), "dtype"),
     (("plan", *QUESTION, "--dtype", "fp64"), "no peak FLOP/s"),
-    (("plan", *QUESTION, "--objective", "fun"), "time or cost"),
+    (("plan", *QUESTION, "--objective", "fun"), "time, cost or devices"),
     (("plan", *QUESTION, "--format", "xml"), "table, json, csv"),
     (("plan", *QUESTION, "--profile", "nowhere.json"), "no such file"),
     (("plan", "./nowhere/config.json", *QUESTION[1:]), "no such file"),

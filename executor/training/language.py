@@ -34,7 +34,13 @@ class Language:
     @staticmethod
     def check(plan: Plan) -> None:
         """Raise InputError unless the plan's model can learn this task."""
-        if plan.model.vocab < VOCABULARY:
+        model = plan.model
+        if model.encoder or model.main.name != "decoder" or model.head.kind != "language_model":
+            raise InputError(
+                f"model {model.name}: the task language needs one decoder with the head of a "
+                f"language model; plan such a one (gpt2, llama3.2-1b)"
+            )
+        if model.vocab < VOCABULARY:
             raise InputError(
                 f"model {plan.model.name}: vocab={plan.model.vocab} is too small for the task "
                 f"language, which reads bytes; plan a model with vocab={VOCABULARY} or more"

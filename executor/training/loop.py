@@ -20,6 +20,7 @@ from executor.apply import Share, apply
 from executor.mesh import Mesh
 from executor.progress import Progress
 from executor.runner import Runner
+from executor.train import counts_loss
 from executor.training.history import StepRecord
 from executor.training.options import TrainOptions
 from executor.training.rate import rate
@@ -63,7 +64,7 @@ class Loop:
             plan, mesh, device, options.seed, options.learning_rate, options.clip_norm
         )
         self._runner = Runner(plan, mesh, self.share, device)
-        self._counts_loss = mesh.holds_last and mesh.coordinate("tp") == 0
+        self._counts_loss = counts_loss(plan, mesh)
 
     def run(self, first: int, listener: Listener) -> None:
         """The steps from `first` to the last. Raises InputError when the loss is no number."""

@@ -5,7 +5,7 @@ a field of their costs (planner.cost.blocks) is a sum over them. Divisions that 
 costed once, and a block only as far as a division matters to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 import numpy as np
@@ -34,9 +34,12 @@ class BlockTables:
     first, last: columns that hold the embedding, the head, [S]. layers: [N, S, kinds].
     """
 
-    def __init__(self, blocks: Blocks, candidates: Candidates):
+    def __init__(self, blocks: Blocks, candidates: Candidates, alike: "BlockTables | None" = None):
+        """alike: of candidates that are divided in the same way, row by row."""
         self.blocks, self.candidates = blocks, candidates
-        self.divisions, self.index = _divisions(blocks, candidates)
+        found = _divisions(blocks, candidates) if alike is None else alike.divided
+        self.divided: tuple[Divisions, Ints] = found
+        self.divisions, self.index = found
         self.layers = self._layers()
         ranks = candidates.ranks_of_columns
         self.first = ranks == 0
@@ -44,7 +47,9 @@ class BlockTables:
         if candidates.chunk is not None:
             self.first = self.first & (candidates.chunk == 0)
             self.last = self.last & (candidates.chunk == candidates.vpp - 1)
-        self._coarser: dict[str, tuple[Divisions, Ints]] = {}
+        self._coarser: dict[tuple[str, ...], tuple[Divisions, Ints]] = {}
+        if alike is not None:
+            self._coarser = alike._coarser
         self.column = cache(self._column)
 
     def _layers(self) -> Ints:
@@ -61,21 +66,14 @@ class BlockTables:
         return self.blocks.costs(block, divisions, field)[index]
 
     def _of_block(self, block: Block) -> tuple[Divisions, Ints]:
-        """The divisions as far as they matter to a block: experts to those who have them, the style
-        of attention to layers."""
-        if self.blocks.has_experts(block):
+        """The divisions as far as they matter to a block."""
+        names = _irrelevant(self.blocks, block)
+        if not names:
             return self.divisions, self.index
-        key = "layer" if isinstance(block, LayerKind) else "end"
-        if key not in self._coarser:
-            rows = self.divisions.rows.copy()
-            names = ["ep", "etp", "ep_stride"]
-            for name in names if key == "layer" else [*names, "cp_stride"]:
-                rows[:, Division._fields.index(name)] = 1
-            if key == "end":
-                rows[:, Division._fields.index("cp_style")] = 0
-            distinct, index = distinct_rows(rows)
-            self._coarser[key] = Divisions(distinct), index[self.index]
-        return self._coarser[key]
+        if names not in self._coarser:
+            distinct, index = distinct_rows(_coarse(self.divisions.rows, names))
+            self._coarser[names] = Divisions(distinct), index[self.index]
+        return self._coarser[names]
 
     def over_layers(self, field: str) -> Floats:
         """The sum of a field over the layers of each stage, [N, S]."""
@@ -135,8 +133,43 @@ def _ends_at_first(candidates: Candidates) -> bool:
     return candidates.schedule in V_SHAPED and candidates.vpp % 2 == 0
 
 
+def _irrelevant(blocks: Blocks, block: Block) -> tuple[str, ...]:
+    """Fields of a division that do not matter to a block: experts to those who have none, the style
+    of attention to the ends."""
+    if blocks.has_experts(block):
+        return ()
+    experts = ("ep", "etp", "ep_stride")
+    return experts if isinstance(block, LayerKind) else (*experts, "cp_stride", "cp_style")
+
+
+def _coarse(rows: Ints, names: tuple[str, ...]) -> Ints:
+    """Divisions without what does not matter."""
+    rows = rows.copy()
+    for name in names:
+        rows[:, Division._fields.index(name)] = 0 if name == "cp_style" else 1
+    return rows
+
+
+def cost_together(blocks: Blocks, tables: Iterable[Candidates]) -> None:
+    """Cost the divisions of many tables at once: one pass over long columns for each block."""
+    keys = [distinct_rows(_division_rows(blocks, table))[0] for table in tables]
+    if not keys:
+        return
+    rows = distinct_rows(np.concatenate(keys))[0]
+    every: tuple[Block, ...] = (*blocks.kinds, "embedding", "head")
+    for block in every:
+        own = distinct_rows(_coarse(rows, _irrelevant(blocks, block)))[0]
+        blocks.costs(block, Divisions(own), "forward")
+
+
 def _divisions(blocks: Blocks, candidates: Candidates) -> tuple[Divisions, Ints]:
-    """The distinct divisions of a table, and which of them every row uses.
+    """The distinct divisions of a table, and which of them every row uses."""
+    distinct, index = distinct_rows(_division_rows(blocks, candidates))
+    return Divisions(distinct), index
+
+
+def _division_rows(blocks: Blocks, candidates: Candidates) -> Ints:
+    """The division of every row.
 
     How many groups run at once matters only where a profile has measured it.
     """
@@ -155,6 +188,4 @@ def _divisions(blocks: Blocks, candidates: Candidates) -> tuple[Divisions, Ints]
         "etp": candidates.etp,
         "cp_style": np.where(candidates.cp > 1, candidates.style, 0),
     }
-    keys = np.stack([columns[name] for name in Division._fields], axis=1)
-    distinct, index = distinct_rows(keys)
-    return Divisions(distinct), index
+    return np.stack([columns[name] for name in Division._fields], axis=1)

@@ -85,9 +85,9 @@ class BlockCost:
     births: tuple[tuple[Birth, float], ...]
 
 
-MANY = 24
+MANY = 8
 """From so many divisions on, one pass over columns takes less time than one by one (measured:
-about 7 ms against 0.25 ms each)."""
+some 2 ms each way where no graph is built yet; 8 took least of 2, 4, 8, 24 for a whole space)."""
 NUMBERS = tuple(name for name in BlockCost.__dataclass_fields__ if name != "births")
 
 
@@ -195,6 +195,7 @@ class Blocks:
             cluster, workload.dtype, runtime.flash_attention, profile, runtime.loss_passes
         )
         self.collectives = CollectiveTimes(cluster, profile)
+        self.lines = None if profile else self.collectives.lines
         self.cost = lru_cache(maxsize=4096)(self._cost)
         self._registers: dict[Block, Register] = {}
         self.many = MANY
@@ -204,6 +205,13 @@ class Blocks:
         """The blocks of a plan, from what the plan carries."""
         asked = plan.model, plan.cluster, plan.workload, plan.runtime, plan.profile
         return cls(*asked, calibration=plan.calibration)
+
+    def changed(self, **parts: Any) -> "Blocks":
+        """The same question with another cluster, workload or runtime; the graphs are shared."""
+        names = ("model", "cluster", "workload", "runtime", "profile")
+        kept = {name: parts.get(name, getattr(self, name)) for name in names}
+        graphs = self.graphs if kept["model"] is self.model else None
+        return Blocks(**kept, graphs=graphs, calibration=self.calibration)
 
     @property
     def element_bytes(self) -> int:
@@ -250,7 +258,9 @@ class Blocks:
 
     def costs(self, block: Block, divisions: Divisions, field: str) -> Floats:
         """One field of the block's cost under many divisions, [D]."""
-        register = self._registers.setdefault(block, Register(NUMBERS))
+        register = self._registers.get(block)
+        if register is None:
+            register = self._registers[block] = Register(NUMBERS)
         missing = register.missing(divisions)
         if missing is not None:
             register.add(missing, self._cost_columns(block, missing))
@@ -453,7 +463,7 @@ class Blocks:
             rows = np.size(division.micro_batch)
             sizes = np.broadcast_to(np.asarray(size, dtype=np.float64), rows)
             places = np.asarray(ranks), np.asarray(stride), np.asarray(division.groups)
-            column: Any = by_group(self.collective, node.op, *places, sizes)
+            column: Any = by_group(self.collective, self.lines, node.op, *places, sizes)
             seconds: float = column  # it passes for the number it stands for
             return seconds
         return float(self.collective(node.op, ranks, stride, division.groups, size))

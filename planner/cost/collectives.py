@@ -49,6 +49,9 @@ from planner.spec.provenance import Birth
 
 Floats = NDArray[np.float64]
 Curve = Callable[[Floats], Floats]
+Lines = tuple[tuple[float, float], ...]
+"""Seconds of no bytes and seconds per byte: a formula is the least of its lines."""
+MOST_LINES = 2
 
 BANDWIDTH_FACTOR: dict[str, Callable[[int], float]] = {
     "all_reduce": lambda n: 2 * (n - 1) / n,
@@ -82,6 +85,7 @@ class CollectiveTimes:
             if sample.backend == cluster.backend
         )
         self.curve = functools.cache(self._curve)
+        self.lines = functools.cache(self._lines)
 
     def seconds(
         self, op: CollectiveOp, ranks: int, stride: int, groups: int, message_bytes: Floats | float
@@ -105,8 +109,20 @@ class CollectiveTimes:
         samples = self._matching(op, ranks, groups, self._nodes(ranks, stride), stride)
         if len(samples) >= 2:
             return _interpolation(samples), "measured"
-        formula = _formula(op, ranks, self._route(ranks, stride), self._cluster.backend)
+        formula = _least(_formula(op, ranks, self._route(ranks, stride), self._cluster.backend))
         return (_through(formula, samples[0]), "fitted") if samples else (formula, "assumed")
+
+    def _lines(self, op: CollectiveOp, ranks: int, stride: int) -> Floats:
+        """A group's formula where nothing was measured, [2, MOST_LINES]: intercepts, infinite where
+        there is no line, and slopes."""
+        made = np.zeros((2, MOST_LINES))
+        made[0] = np.inf
+        if ranks == 1:
+            made[0, 0] = 0.0
+            return made
+        found = _formula(op, ranks, self._route(ranks, stride), self._cluster.backend)
+        made[:, : len(found)] = np.array(found).T
+        return made
 
     def _nodes(self, ranks: int, stride: int) -> int:
         """Over how many nodes a group is spread, of several such groups the worst placed."""
@@ -214,10 +230,20 @@ def _stands_for(sample: CollectiveSample, nodes: int, groups: int) -> bool:
     return sample.nodes == nodes and (nodes == 1 or sample.groups >= groups)
 
 
-def _formula(op: CollectiveOp, n: int, route: Route, backend: str) -> Curve:
+def _formula(op: CollectiveOp, n: int, route: Route, backend: str) -> Lines:
     if backend == "gloo":
         return _gloo(op, n, route)
     return _all_reduce(n, route) if op == "all_reduce" else _ring(op, n, route)
+
+
+def _least(lines: Lines) -> Curve:
+    """The least of some lines."""
+
+    def curve(sizes: Floats) -> Floats:
+        found = [start + sizes * per_byte for start, per_byte in lines]
+        return functools.reduce(np.minimum, found)
+
+    return curve
 
 
 def _partners(op: CollectiveOp, ranks: int) -> int:
@@ -234,34 +260,31 @@ def _byte_seconds(op: CollectiveOp, n: int, route: Route) -> float:
     return BANDWIDTH_FACTOR[op](n) / route.bandwidth
 
 
-def _ring(op: CollectiveOp, n: int, route: Route) -> Curve:
-    steps, per_byte = RING_STEPS[op](n), _byte_seconds(op, n, route)
-    return lambda sizes: steps * route.latency + sizes * per_byte
+def _ring(op: CollectiveOp, n: int, route: Route) -> Lines:
+    return ((RING_STEPS[op](n) * route.latency, _byte_seconds(op, n, route)),)
 
 
-def _all_reduce(n: int, route: Route) -> Curve:
-    factor, ring = BANDWIDTH_FACTOR["all_reduce"](n), _ring("all_reduce", n, route)
-    up = math.log2(route.members) * route.near_latency + math.log2(route.domains) * route.latency
-    up = min(up, math.log2(n) * route.latency)  # where a group straddles, members * domains > n
-    depth = 2 * up if route.domains > 1 else np.inf
+def _all_reduce(n: int, route: Route) -> Lines:
+    """By a ring; over several domains by a tree; inside one by a switch that adds."""
+    lines = _ring("all_reduce", n, route)
+    if route.domains > 1:
+        up = math.log2(route.members) * route.near_latency
+        up += math.log2(route.domains) * route.latency
+        up = min(up, math.log2(n) * route.latency)  # a group may straddle: members * domains > n
+        lines += ((2 * up, 2 / route.bandwidth),)
+    elif route.gain > 1:
+        factor = BANDWIDTH_FACTOR["all_reduce"](n)
+        lines += ((2 * route.latency, factor / (route.gain * route.bandwidth)),)
+    return lines
 
-    def curve(sizes: Floats) -> Floats:
-        tree = depth + 2 * sizes / route.bandwidth
-        added = 2 * route.latency + factor * sizes / (route.gain * route.bandwidth)
-        best = np.minimum(ring(sizes), tree)
-        return np.minimum(best, added) if route.gain > 1 and route.domains == 1 else best
 
-    return curve
-
-
-def _gloo(op: CollectiveOp, n: int, route: Route) -> Curve:
+def _gloo(op: CollectiveOp, n: int, route: Route) -> Lines:
     if op == "broadcast":
         levels = math.ceil(math.log2(n))
-        return lambda sizes: levels * (route.latency + sizes / route.link)
+        return ((levels * route.latency, levels / route.link),)
     steps = {"all_to_all": 2, "send_recv": 1}.get(op, 2 * RING_STEPS[op](n))
     same: CollectiveOp = "all_reduce" if op == "reduce_scatter" else op
-    per_byte = _byte_seconds(same, n, route)
-    return lambda sizes: steps * route.latency + sizes * per_byte
+    return ((steps * route.latency, _byte_seconds(same, n, route)),)
 
 
 def _through(formula: Curve, sample: CollectiveSample) -> Curve:

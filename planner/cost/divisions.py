@@ -5,6 +5,7 @@ costs, so that only new ones are costed.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -50,14 +51,30 @@ class Division(NamedTuple):
         return cls(*degrees, cp, apart, layout.etp, layout.cp_style)
 
 
+MIX = np.array(
+    [0x9E3779B97F4A7C15 * (2 * place + 1) % 2**64 | 1 for place in range(len(Division._fields))],
+    dtype=np.uint64,
+)
+"""Odd factors that spread rows over 64 bits; which ones does not matter."""
+
+
 class Divisions:
-    """Distinct divisions as rows of Division's fields, [D, fields]; cp_style: in CONTEXT_STYLES."""
+    """Distinct divisions as rows of Division's fields, [D, fields]; cp_style: in CONTEXT_STYLES.
+
+    hashes: one number for each, [D].
+    """
 
     def __init__(self, rows: Ints):
         self.rows = np.ascontiguousarray(rows)
         self.key = self.rows.tobytes()
-        size = len(self.key) // max(1, len(rows))
-        self.keys = [self.key[at : at + size] for at in range(0, len(self.key), size or 1)]
+
+    @cached_property
+    def hashes(self) -> NDArray[np.uint64]:
+        """Numbers that tell rows apart, nearly always."""
+        mixed = self.rows.astype(np.uint64) * MIX
+        mixed ^= mixed >> np.uint64(29)
+        total: NDArray[np.uint64] = (mixed * MIX[::-1]).sum(axis=1, dtype=np.uint64)
+        return total
 
     def one(self, row: int) -> Division:
         """One of them."""
@@ -89,10 +106,11 @@ class Divisions:
 
 
 class Register:
-    """Numbers of the divisions seen so far, by name."""
+    """Numbers of the divisions seen so far, by name; sorted by their hashes."""
 
     def __init__(self, names: Sequence[str]):
-        self._place: dict[bytes, int] = {}
+        self._hashes = np.zeros(0, dtype=np.uint64)
+        self._rows = np.zeros((0, len(Division._fields)), dtype=np.int64)
         self._values: dict[str, Floats] = {name: np.zeros(0) for name in names}
         self._places: tuple[bytes, Ints] = (b"", np.zeros(0, dtype=np.int64))
 
@@ -100,19 +118,37 @@ class Register:
         """Those not seen yet, None if all are."""
         if divisions.key == self._places[0]:
             return None
-        new = [row for row, key in enumerate(divisions.keys) if key not in self._place]
-        return Divisions(divisions.rows[new]) if new else None
+        places = self._find(divisions)
+        if (places >= 0).all():
+            self._places = divisions.key, places
+            return None
+        return divisions.take(np.flatnonzero(places < 0))
 
     def add(self, divisions: Divisions, values: Mapping[str, Floats]) -> None:
         """Keep the numbers of new divisions."""
-        first = len(self._place)
-        self._place.update((key, first + row) for row, key in enumerate(divisions.keys))
+        hashes = np.concatenate([self._hashes, divisions.hashes])
+        order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[order]
+        self._rows = np.concatenate([self._rows, divisions.rows])[order]
         for name, known in self._values.items():
-            self._values[name] = np.concatenate([known, values[name]])
+            self._values[name] = np.concatenate([known, values[name]])[order]
+        self._places = (b"", self._places[1])
 
     def values(self, divisions: Divisions, name: str) -> Floats:
         """A number of every division, [D]. All have been added."""
         if divisions.key != self._places[0]:
-            places = np.array([self._place[key] for key in divisions.keys], dtype=np.int64)
-            self._places = divisions.key, places
+            self._places = divisions.key, self._find(divisions)
+            assert (self._places[1] >= 0).all()
         return self._values[name][self._places[1]]
+
+    def _find(self, divisions: Divisions) -> Ints:
+        """The places of divisions, -1 where one is new. Of equal hashes the rows decide."""
+        found = np.full(len(divisions.rows), -1, dtype=np.int64)
+        if not len(self._hashes):
+            return found
+        first = np.searchsorted(self._hashes, divisions.hashes)
+        for place in (first, first + 1):
+            place = np.minimum(place, len(self._hashes) - 1)
+            same = (self._rows[place] == divisions.rows).all(axis=1)
+            found = np.where((found < 0) & same, place, found)
+        return found

@@ -14,6 +14,9 @@ and once per step, for all stages of the rank together (planner.graph.data_paral
                replicas: all_reduce (ZeRO 0) or reduce_scatter (ZeRO 1)
     optimizer  the norm, one fp64 number over all ranks; ZeRO 1: all_gather of the new weights
 
+The gradients of experts are summed over the ranks that hold the same of them (group edp); how many
+copies of tokens go where is that of balanced routing, and the counts that go ahead are left out.
+
 ZeRO 2 and 3 send unit by unit and in every microbatch: planner.cost.unit_messages. With hybrid
 sharding ZeRO 1 scatters and gathers within a shard group and sums its part over the copies.
 
@@ -37,6 +40,7 @@ from planner.graph.data_parallel import (
     COPIES,
     DataParallel,
     data_parallel,
+    expert_data_parallel,
     flat_elements,
     replicated_gradients,
 )
@@ -112,18 +116,23 @@ class _Rank:
         model, own = self.plan.model, self.plan.stages[stage]
         stops = self.plan.runtime.recompute_stops_early
         if stage == 0:
-            yield self._with_own_vocabulary(self.blocks.graphs.graph("embedding", self.view)), ()
+            for stack, each in enumerate(model.stacks):
+                table = transformer.embedding_graph(model, self.view, stack)
+                yield self._with_own_vocabulary(table, each.embedding.vocab or 0), ()
+        if stage == 0 and model.encoder is not None:
+            yield transformer.encoder_end_graph(model, self.view), ()
         for place, choice in enumerate(own.layers, start=own.first_layer):
             kind = LayerKind(*model.order[place])
             graph = transformer.layer_graph(model, self.view, f"layer{place}.", *kind)
             yield graph, recompute.run_again(graph, choice.recompute, stops)
         if stage == len(self.ranks) - 1:
             head = transformer.head_graph(model, self.view, holds_embedding=self.first)
-            yield self._with_own_vocabulary(head), ()
+            vocabulary = model.head.kind == "language_model"
+            yield self._with_own_vocabulary(head, model.vocab if vocabulary else 0), ()
 
-    def _with_own_vocabulary(self, graph: nx.DiGraph) -> nx.DiGraph:
-        """A block whose tables have the rows of this rank of tp."""
-        whole, each = self.plan.model.vocab, self.view.part(self.plan.model.vocab)
+    def _with_own_vocabulary(self, graph: nx.DiGraph, whole: int) -> nx.DiGraph:
+        """A block whose tables have the rows of this rank of tp, of `whole` of all of them."""
+        each = self.view.part(whole)
         rows = min(max(whole - self.place["tp"] * each, 0), each)
 
         def own(node: Node) -> Node:
@@ -189,17 +198,25 @@ class _Rank:
             group: Group = "replicas" if copies else "dp"
             ranks = how.ranks // how.shards if copies else how.shards
             yield (part, node.op, group, ranks, node.message_bytes), 1
+        yield from self._of_experts(how.of_experts(self.view))
+
+    def _of_experts(self, how: DataParallel) -> Iterator[tuple[Line, int]]:
+        """The gradients and the new weights of experts, on the ranks that hold the same."""
+        for node in expert_data_parallel(self.everything, how, ""):
+            part: Part = "optimizer" if node.op == "all_gather" else "gradients"
+            yield (part, node.op, "edp", how.ranks, node.message_bytes), 1
 
     def _of_units(self, how: DataParallel) -> Iterator[tuple[Line, int]]:
         """What ZeRO 2 and 3 send."""
         index = self.place["dp"] * self.layout.cp + self.place["cp"]
-        placed = [
-            unit_messages.place(unit, how, self.view, index % how.shards) for unit in self._units()
-        ]
-        for line, count in unit_messages.per_microbatch(placed, how):
+        placed = []
+        for unit in self._units():
+            shared = how.of_experts(self.view) if unit.experts else how
+            placed.append(unit_messages.place(unit, shared, self.view, index % shared.shards))
+        for line, count in unit_messages.per_microbatch(placed):
             yield line, count * self.plan.microbatches
         two_ends = self.first != self.last
-        yield from unit_messages.per_step(placed, how, self.layout.tp, two_ends)
+        yield from unit_messages.per_step(placed, self.layout.tp, two_ends)
 
     def _units(self) -> Iterator[unit_messages.Unit]:
         last, tied = len(self.ranks) - 1, self.plan.model.tied_embeddings
@@ -212,18 +229,31 @@ class _Rank:
                 kind = "embedding" if embedding else "linear" if head else None
                 shared = [op for op in found if tied and op.kind == kind]
                 table += shared
-                if rest := tuple(op for op in found if op not in shared):
-                    yield unit_messages.Unit(rest)
+                for experts in (False, True):
+                    rest = (op for op in found if op not in shared and op.expert == experts)
+                    if own := tuple(rest):
+                        largest = tuple(map(self._largest, own))
+                        yield unit_messages.Unit(own, largest, experts=experts)
         if table:
             uses = len({0, last} & set(self.stages))
-            yield unit_messages.Unit(tuple(table), tied=True, uses=uses)
+            yield unit_messages.Unit(tuple(table), tuple(table), tied=True, uses=uses)
+
+    def _largest(self, operator: Operator) -> Operator:
+        """An operator with the rows of a vocabulary that the first ranks of tp have."""
+        cut = {split.dim for split in operator.splits if split.meaning == "vocabulary"}
+        each = self.view.part(self.plan.model.vocab)
+        rows = next((size for name, size in operator.dims if name in cut), 0)
+        if not rows:
+            return operator
+        dims = tuple((name, each if name in cut else size) for name, size in operator.dims)
+        return replace(operator, dims=dims, parameters=operator.parameters // rows * each)
 
     def _tied(self, how: DataParallel) -> Iterator[tuple[Line, int]]:
         model = self.plan.model
         if not model.tied_embeddings or self.first == self.last:
             return
         block = transformer.embedding_graph(model, self.view, stack=len(model.stacks) - 1)
-        graph = self._with_own_vocabulary(block)
+        graph = self._with_own_vocabulary(block, model.vocab)
         tables = [op for op in transformer.operators(graph) if op.kind == "embedding"]
         elements = sum(op.parameters for op in tables)
         line = max(1, how.line_bytes // how.weight_bytes)
@@ -259,11 +289,12 @@ def _seconds(blocks: Blocks, plan: Plan, line: Line) -> float:
         node = Collective("", kind, group, size, "forward")
         return blocks.exchange_seconds(node, Division.of(layout))
     replicas = min(layout.stride("dp"), layout.stride("cp"))
-    pp = layout.stride("pp")
+    pp, members = layout.stride("pp"), layout.ep * layout.etp
     stride, groups = {
         "pp": (pp, layout.devices // layout.pp),
         "tied": (-(-pp * layout.pp // 2), layout.devices // layout.pp),
         "dp": (replicas, layout.tp),
+        "edp": (members * min(replicas, layout.stride("tp")), members),
         "replicas": (replicas * (layout.shard or 1), layout.tp * (layout.shard or 1)),
         "everyone": (1, 1),
     }[group]

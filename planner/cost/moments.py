@@ -19,8 +19,8 @@ slack. Here the actions of one rank are followed, as the executor of this projec
                      B  embedding  with the layers' tensors gone: the table's gradient
                  ZeRO 2 and 3: the unit's gradients (B) and, with 3, its gathered weights besides
 
-Left out: scratch space inside a kernel, what the backend copies, and what a split backward puts
-aside between I and W.
+Left out: scratch space inside a kernel, what the backend copies, what a split backward puts aside
+between I and W, and copies of tokens on their way to experts.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from planner.graph.operator import LayerKind
 from planner.schedule.action import FORWARD
 from planner.schedule.alive import ADDED
 from planner.schedule.orders import ONE_CHUNK, Orders, orders
-from planner.spec.layer import MLP
+from planner.spec.layer import MLP, Experts
 from planner.spec.plan import Plan
 from planner.spec.runtime import Recompute
 
@@ -94,7 +94,8 @@ def _resident(blocks: Blocks, plan: Plan, parameters: int) -> float:
     held += parameters * grad * (share if layout.zero > 1 else 1)
     held += parameters * moments * (share if layout.zero > 0 else 1)
     tokens = plan.microbatches * layout.micro_batch * plan.workload.seq_len // layout.cp
-    tables = 2 * plan.workload.seq_len * plan.model.layer.attention.rotary_dim * size
+    rotated = max(kind.attention.rotary_dim for stack in plan.model.stacks for kind in stack.kinds)
+    tables = 2 * plan.workload.seq_len * rotated * size
     return held + 2 * tokens * INDEX_BYTES + tables
 
 
@@ -162,6 +163,7 @@ def _layer_forward(cost: BlockCost, mode: Recompute) -> float:
 def _layer_backward(blocks: Blocks, cost: BlockCost, mode: Recompute) -> float:
     # a checkpoint is the input of the layer that is made again
     again = 0.0 if mode == "none" else cost.saved_bytes - getattr(cost, KEPT[mode])
-    feed = blocks.model.layer.feed_forward
-    gated = feed.gated if isinstance(feed, MLP) else True
+    feeds = [kind.feed_forward for stack in blocks.model.stacks for kind in stack.kinds]
+    gated = any(feed.gated for feed in feeds if isinstance(feed, MLP))
+    gated = gated or any(isinstance(feed, Experts) for feed in feeds)
     return again + (1 + gated) * cost.widest_bytes + cost.weight_gradient_bytes

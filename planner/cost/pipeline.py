@@ -37,6 +37,7 @@ give (m + p - 1)(f + b), the textbook bubble (p-1)/(m+p-1).
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,43 +142,32 @@ def _gpipe(forward: Floats, backward: Floats, m: Ints, hop: Floats) -> Floats:
 
 
 def _one_f_one_b(forward: Floats, backward: Floats, m: Ints, hop: Floats) -> Floats:
-    p = forward.shape[1]
+    """The staircase of planner.search.bounds at once: with P_j = sum_{k<=j} t_k + 2 j hop
+    a way down to stage j and back takes P_j - P_i + t_i, so what is sought over j >= i is a maximum
+    from the right of sums that do not know i."""
+    p, later = forward.shape[1], (m - 1)[:, None]
     total = forward + backward
     fm, bm = np.maximum.accumulate(forward, axis=1), np.maximum.accumulate(backward, axis=1)
-    prefix = np.concatenate([np.zeros((len(total), 1)), np.cumsum(total, axis=1)], axis=1)
+    down = np.cumsum(total, axis=1) + 2 * np.arange(p) * hop[:, None]
+    before = down - total
     w = np.minimum(p - np.arange(p)[None, :], m[:, None])
-    best = np.zeros(len(total))
-    for i in range(p):
-        head = prefix[:, i] + 2 * i * hop
-        hops = 2 * np.arange(p - i)[None, :] * hop[:, None]
-        d = prefix[:, i + 1 :] - prefix[:, i : i + 1] + hops
-        rise, fall = (w[:, i:] - 1) * fm[:, i:], (w[:, i:] - 1) * bm[:, i:]
-        steady = (m - 1 - w[:, i]) * total[:, i]
-        long = (d + rise).max(axis=1) + (d + fall).max(axis=1) + steady
-        short = _overlapping(d, rise, fall, fm, bm, total, w, m, i)
-        best = np.maximum(best, head + np.where(m > w[:, i], long, short))
-    return best
+    rise = _from_right(down + (w - 1) * fm) - before
+    fall = _from_right(down + (w - 1) * bm) - before
+    best: Floats = before + rise + fall + (later - w) * total
+    few = m[:, None] <= w
+    if few.any():
+        # warm-up and drain of stage i share microbatches
+        rest = np.maximum(m[:, None] - w, 0) * total + (w - 1) * (fm + bm)
+        third = _from_right(down + rest) - before
+        short = np.maximum(np.maximum(rise + later * bm, fall + later * fm), third)
+        best = np.where(few, before + short, best)
+    result: Floats = best.max(axis=1)
+    return result
 
 
-def _overlapping(
-    d: Floats,
-    rise: Floats,
-    fall: Floats,
-    fm: Floats,
-    bm: Floats,
-    total: Floats,
-    w: Ints,
-    m: Ints,
-    i: int,
-) -> Floats:
-    """The case m <= w_i: warm-up and drain of stage i share microbatches."""
-    rest = (m - 1)[:, None]
-    first = d + rise + rest * bm[:, i : i + 1]
-    second = d + rest * fm[:, i : i + 1] + fall
-    both = fm[:, i:] + bm[:, i:]
-    third = d + np.maximum(m[:, None] - w[:, i:], 0) * total[:, i:]
-    third = third + (np.minimum(w[:, i:], m[:, None]) - 1) * both
-    result: Floats = np.maximum(np.maximum(first, second), third).max(axis=1)
+def _from_right(values: Floats) -> Floats:
+    """The largest of each value and those to its right, [N, p]."""
+    result: Floats = np.maximum.accumulate(values[:, ::-1], axis=1)[:, ::-1]
     return result
 
 
@@ -224,6 +214,13 @@ def _counted(
 ) -> Floats:
     """Count once per number of microbatches. Raises ScheduleError where there is no schedule."""
     values, rows = np.unique(microbatches, return_inverse=True)
-    found = [count(orders(schedule, stages, int(m), chunks)) for m in values]
+    found = [_count(count, schedule, stages, int(m), chunks) for m in values]
     result: Floats = np.array(found, dtype=np.float64)[rows]
     return result
+
+
+@lru_cache(maxsize=4096)
+def _count(
+    count: Callable[[Orders], Ints], schedule: str, stages: int, m: int, chunks: int
+) -> tuple[int, ...]:
+    return tuple(count(orders(schedule, stages, m, chunks)).tolist())

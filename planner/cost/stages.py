@@ -204,7 +204,8 @@ def _by_group(
 ) -> Floats:
     """Seconds of one collective per row (and stage) in a group of each row's own. How many groups
     run at once matters only where a profile has measured it."""
-    return by_group(blocks.collective, op, ranks, stride, groups if blocks.profile else 1, sizes)
+    alike = groups if blocks.profile else 1
+    return by_group(blocks.collective, blocks.lines, op, ranks, stride, alike, sizes)
 
 
 def _hop(blocks: Blocks, candidates: Candidates) -> Floats:

@@ -24,24 +24,36 @@ import networkx as nx
 from planner.graph.data_parallel import DataParallel, flat_elements, replicated_gradients
 from planner.graph.operator import Operator
 from planner.graph.view import RankView
-from planner.spec.ledger import Line
+from planner.spec.ledger import Group, Line
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Operators whose parameters lie together. tied: it is the tied matrix. uses: see above."""
+    """Operators whose parameters lie together. tied: it is the tied matrix. uses: see above.
+
+    experts: they are those of experts. largest: what the first ranks of tp hold of it, more where a
+    vocabulary is not even; a unit that tp replicates in part is as long on all of them.
+    """
 
     operators: tuple[Operator, ...]
+    largest: tuple[Operator, ...]
     tied: bool = False
     uses: int = 1
+    experts: bool = False
+
+    @property
+    def group(self) -> Group:
+        """The ranks that share it."""
+        return "edp" if self.experts else "dp"
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A unit in memory, in elements: its size, and what rank i owns of what tp replicates and of
-    the whole without the padding at its end."""
+    the whole without the padding at its end. how: it is shared."""
 
     unit: Unit
+    how: DataParallel
     size: int
     replicated: int
     used: int
@@ -49,39 +61,42 @@ class Placed:
 
 def place(unit: Unit, how: DataParallel, view: RankView, index: int) -> Placed:
     """Lay a unit out as executor.flat does; index: the rank's place among the shards."""
-    graph = nx.DiGraph()
+    graph, longest = nx.DiGraph(), nx.DiGraph()
     graph.add_nodes_from(unit.operators)
+    longest.add_nodes_from(unit.largest)
     whole = replace(how, zero=0)
     used = flat_elements(graph, whole)
-    size = -(-used // how.shards) * how.shards
     sums = replicated_gradients(graph, view, whole, "")
     replicated = sum(node.message_bytes for node in sums) // how.gradient_bytes
+    length = flat_elements(longest, whole) if replicated else used
+    size = -(-length // how.shards) * how.shards
     start, stop = index * size // how.shards, (index + 1) * size // how.shards
     owned = (max(min(end, stop) - start, 0) for end in (replicated, used))
-    return Placed(unit, size, *owned)
+    return Placed(unit, how, size, *owned)
 
 
-def per_microbatch(units: Sequence[Placed], how: DataParallel) -> Iterator[tuple[Line, int]]:
-    """Lines of one microbatch, with their counts."""
-    for each in units:
+def per_microbatch(units: Sequence[Placed]) -> Iterator[tuple[Line, int]]:
+    """Lines of one microbatch, with their counts. A unit of one rank sends nothing."""
+    for each in (each for each in units if each.how.shards > 1):
+        how, group, uses = each.how, each.unit.group, each.unit.uses
         weights, gradients = each.size * how.weight_bytes, each.size * how.gradient_bytes
         if how.zero == 3:
-            yield ("forward", "all_gather", "dp", how.shards, weights), each.unit.uses
-            yield ("backward", "all_gather", "dp", how.shards, weights), each.unit.uses
-        yield ("backward", "reduce_scatter", "dp", how.shards, gradients), each.unit.uses
+            yield ("forward", "all_gather", group, how.shards, weights), uses
+            yield ("backward", "all_gather", group, how.shards, weights), uses
+        yield ("backward", "reduce_scatter", group, how.shards, gradients), uses
 
 
-def per_step(
-    units: Sequence[Placed], how: DataParallel, tp: int, two_ends: bool
-) -> Iterator[tuple[Line, int]]:
+def per_step(units: Sequence[Placed], tp: int, two_ends: bool) -> Iterator[tuple[Line, int]]:
     """Lines of the reduction and the update. two_ends: other ranks hold a copy of the tied one."""
-    if replicated := sum(each.replicated for each in units) * how.gradient_bytes:
+    if replicated := sum(each.replicated * each.how.gradient_bytes for each in units):
         yield ("gradients", "all_reduce", "tp", tp, replicated), 1
     for each in units:
+        how = each.how
         if two_ends and each.unit.tied and each.used:
             yield ("gradients", "all_reduce", "tied", 2, each.used * how.gradient_bytes), 1
         if (copies := how.ranks // how.shards) > 1:
             own = each.size // how.shards * how.gradient_bytes
             yield ("gradients", "all_reduce", "replicas", copies, own), 1
-        if how.zero == 2:
-            yield ("optimizer", "all_gather", "dp", how.shards, each.size * how.weight_bytes), 1
+        if how.zero == 2 and how.shards > 1:
+            weights = each.size * how.weight_bytes
+            yield ("optimizer", "all_gather", each.unit.group, how.shards, weights), 1

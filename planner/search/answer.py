@@ -38,6 +38,7 @@ def plans_json(ranking: Ranking, plans: tuple[Plan, ...]) -> dict[str, Any]:
             "lower_bound_seconds": ranking.lower_bound_seconds,
             "gap": ranking.gap,
             "proven": ranking.proven,
+            "claim": ranking.claim,
             "wall_seconds": ranking.wall_seconds,
             "cpu_seconds": ranking.cpu_seconds,
         },

@@ -6,8 +6,10 @@ For any seconds x_j(n) of a stage, over all cuts of the layers [0, u) into stage
     least maximum  top[i][u] = min over n of  max(top[i-1][u-n], x_{i-1}(n))
 
 Both are exact (min, +) and (min, max) recursions, and the second's optimal cut is a good first
-plan. O(p L N) each. With an upper bound UB on the step the tables are narrowed first: a stage
-with m t_i(n) + reduce_i(n) + update_i(n) + fixed >= UB is in no better plan.
+plan. They are known where the other stages can hold the other layers, and infinite elsewhere:
+O(p B N) each with bands of B <= L layers. With an upper bound UB on the step the tables are
+narrowed first: a stage with m t_i(n) + reduce_i(n) + update_i(n) + fixed >= UB is in no better
+plan.
 """
 
 from dataclasses import dataclass
@@ -79,8 +81,12 @@ def _recursion(tables: Tables, seconds: Floats, join: np.ufunc) -> Floats:
     found = np.full((kinds, stages + 1, layers + 2), np.inf)
     found[:, 0, 0] = 0.0
     for i in range(stages):
-        ways = join(found[:, i][:, tables.before], seconds[:, i])
-        found[:, i + 1, :-1] = ways.min(axis=2)
+        # the stages behind hold at most so many layers, and so do those before
+        low = max(0, layers - (stages - 1 - i) * tables.most)
+        band = slice(low, min(layers, (i + 1) * tables.most) + 1)
+        each = seconds[:, i, band] if seconds.shape[2] > 1 else seconds[:, i]
+        ways = join(found[:, i][:, tables.before[band]], each)
+        found[:, i + 1, band] = ways.min(axis=2)
     return found[:, :, :-1]
 
 

@@ -13,14 +13,16 @@ import numpy as np
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.search import space
-from planner.search.outer import Search, Solved
-from planner.search.ranking import NoPlanError, Objective, Ranking
+from planner.search.fewest import Fewest, fewest_devices
+from planner.search.leanest import nothing_fits
+from planner.search.outer import Outcome, Search
+from planner.search.ranking import NoPlanError, Ranking
 from planner.search.relaxed_space import Space, relaxed_space
-from planner.search.remedy import leanest_plan
+from planner.search.solved_plan import plan_of
+from planner.search.terms import Terms
 from planner.search.wishes import Wishes
-from planner.simulator.prediction import planned
-from planner.spec.layout import make_stages
-from planner.spec.plan import AT_RISK, Plan
+from planner.spec.asked import Objective
+from planner.spec.plan import AT_RISK
 
 
 def rank_exactly(
@@ -29,21 +31,21 @@ def rank_exactly(
     top_k: int = 5,
     allow_at_risk: bool = False,
     wishes: Wishes | None = None,
+    throughput: float | None = None,
 ) -> Ranking:
-    """Search the whole space. Raises NoPlanError where nothing fits."""
+    """Search the whole space. throughput: tokens per second that the fewest devices must reach.
+    Raises NoPlanError where nothing fits."""
     wall, cpu = time.perf_counter(), time.process_time()
     wishes = wishes or Wishes()
     capacity = wishes.memory_bytes(blocks.cluster.memory_bytes)
-    shares = [1.0] if allow_at_risk or wishes.sets_memory else [AT_RISK, 1.0]
-    dollars = objective == "cost"
-    for share in shares:
-        made = relaxed_space(blocks, share * capacity, dollars, wishes)
-        outcome = Search(blocks, made, wishes.time_limit_seconds).run()
-        if outcome.solved:
-            break
+    limits = memory_limits(blocks, wishes, allow_at_risk)
+    if throughput is None:
+        made, outcome = _first_that_fits(blocks, objective, wishes, limits)
+        claim = ""
     else:
-        raise NoPlanError(_nothing_fits(blocks, made))
-    plans = tuple(plan_of(blocks, solved) for solved in outcome.solved[:top_k])
+        made, outcome, claim = _with_fewest(blocks, throughput, wishes, limits)
+    asked = wishes.asked(objective, made.limit_bytes, throughput)
+    plans = tuple(plan_of(blocks, solved, asked) for solved in outcome.solved[:top_k])
     scale = outcome.solved[0].value / outcome.solved[0].cut.step_seconds
     tally = outcome.tally
     safe = int((made.least_bytes <= AT_RISK * capacity).sum())
@@ -60,28 +62,69 @@ def rank_exactly(
         outcome=outcome,
         wall_seconds=time.perf_counter() - wall,
         cpu_seconds=time.process_time() - cpu,
+        claim=claim,
     )
 
 
-def plan_of(blocks: Blocks, solved: Solved) -> Plan:
-    """A solved choice as a plan, predicted by replay."""
-    cut = solved.cut
-    layout = solved.choice.table.layout(solved.choice.row).replace(recompute=cut.mode)
-    return planned(blocks, layout, make_stages(layout, cut.counts, cut.recomputed))
+def memory_limits(blocks: Blocks, wishes: Wishes, allow_at_risk: bool) -> list[float]:
+    """What a plan may use of a device, and what it may use where nothing fits that."""
+    capacity = wishes.memory_bytes(blocks.cluster.memory_bytes)
+    if allow_at_risk or wishes.sets_memory:
+        return [capacity]
+    return [AT_RISK * capacity, capacity]
 
 
-def _nothing_fits(blocks: Blocks, made: Space) -> str:
+def _first_that_fits(
+    blocks: Blocks, objective: Objective, wishes: Wishes, limits: list[float]
+) -> tuple[Space, Outcome]:
+    for limit in limits:
+        made = relaxed_space(blocks, Terms(limit, objective == "cost", wishes))
+        outcome = Search(blocks, made, wishes.time_limit_seconds).run()
+        if outcome.solved:
+            return made, outcome
+    raise _nothing_fits(blocks, made)
+
+
+def _with_fewest(
+    blocks: Blocks, throughput: float, wishes: Wishes, limits: list[float]
+) -> tuple[Space, Outcome, str]:
+    """The fewest devices; at risk only where no number of devices does without."""
+    for limit in limits:
+        found = fewest_devices(blocks, throughput, limit, wishes)
+        if found.outcome is not None:
+            return found.space, found.outcome, _fewest_claim(found, throughput)
+    outcome = _first_that_fits(blocks, "time", wishes, limits)[1]
+    step = outcome.solved[0].value
+    reached = blocks.workload.tokens / step
+    title = plan_of(blocks, outcome.solved[0]).title
+    raise NoPlanError(
+        f"no plan reaches {throughput:,.0f} tokens/s on up to {blocks.cluster.devices} devices "
+        f"({len(found.tried)} numbers of devices searched): all {blocks.cluster.devices} reach "
+        f"{reached:,.0f} with {title}. What would help: more nodes; a larger --global-batch; a "
+        f"lower --throughput."
+    )
+
+
+def _fewest_claim(found: Fewest, throughput: float) -> str:
+    fewer = len(found.tried) - 1
+    least = f"{found.tried[-1]} devices reach {throughput:,.0f} tokens/s"
+    smaller = f"of {fewer} smaller numbers (parts of a node, whole nodes)"
+    left = f"{len(found.open_sizes)} stayed open" if found.open_sizes else "none does"
+    return f"{least}; {smaller} {left}"
+
+
+def _nothing_fits(blocks: Blocks, made: Space) -> NoPlanError:
     if made.leanest is None:
         asked = space.Question(
             blocks.model, blocks.cluster, blocks.workload, blocks.runtime, blocks.cluster.devices
         )
-        return (
+        return NoPlanError(
             f"no legal way to divide {blocks.model.name} over {blocks.cluster.devices} devices: "
             + "; ".join(space.why_empty(asked))
             + ". Change --global-batch, --seq-len, --fix or --forbid, or the number of devices."
         )
     leanest = _leanest(blocks, made.leanest.one)
-    return leanest_plan(blocks, leanest, made.enumerated, made.limit_bytes)
+    return nothing_fits(blocks, leanest, made.enumerated, made.limit_bytes)
 
 
 def _leanest(blocks: Blocks, one: Candidates) -> Candidates:

@@ -45,7 +45,11 @@ HiGHS is given one thread, a seed, gap 0 and tolerances of 1e-9, so the answer i
 run unless `time_limit_seconds` (wall time, as HiGHS counts) cuts it. Steps are exact to TOLERANCE.
 """
 
+import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -348,7 +352,8 @@ class Programme:
             timeLimit=time_limit_seconds,
             **SOLVER_OPTIONS,
         )
-        self.problem.solve(solver)
+        with _no_banner():
+            self.problem.solve(solver)
         outcome = self.problem.sol_status
         if outcome == pulp.LpSolutionInfeasible:
             return "infeasible", np.inf, None
@@ -364,3 +369,17 @@ class Programme:
     def _plan(self) -> tuple[Counts, Counts]:
         taken = [max(own, key=lambda each: self.choice[each].varValue) for own in self.own]
         return tuple(each[2] for each in taken), tuple(each[3] for each in taken)
+
+
+@contextmanager
+def _no_banner() -> Iterator[None]:
+    """Nothing on standard output: HiGHS greets there when it is first made, whatever it is told."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -3,8 +3,9 @@
 from planner.cost.blocks import Blocks
 from planner.search import tabulated
 from planner.search.exact import rank_exactly
-from planner.search.ranking import Objective, Ranking
+from planner.search.ranking import Ranking
 from planner.search.wishes import Wishes
+from planner.spec.asked import Objective
 from planner.spec.documents import InputError
 
 
@@ -14,9 +15,15 @@ def rank(
     top_k: int = 5,
     allow_at_risk: bool = False,
     wishes: Wishes | None = None,
+    throughput: float | None = None,
 ) -> Ranking:
     """The best plans: exactly where every rank has a device of its own, by table where ranks share
-    cores. Raises NoPlanError, and InputError for an unknown price or a wish that cannot be kept."""
+    cores. throughput: tokens per second, for objective "devices". Raises NoPlanError, and
+    InputError for an unknown price or a wish that cannot be kept."""
+    if (objective == "devices") != (throughput is not None):
+        raise InputError("--objective devices and --throughput N (tokens/s) need each other")
+    if throughput is not None and not throughput > 0:
+        raise InputError(f"--throughput {throughput}: must be more than 0 tokens per second")
     if objective == "cost" and blocks.cluster.accelerator.price_usd_per_hour is None:
         name = blocks.cluster.accelerator.name
         raise InputError(
@@ -25,7 +32,9 @@ def rank(
         )
     if blocks.cluster.shared_cores is None:
         (wishes or Wishes()).check(blocks.runtime)
-        return rank_exactly(blocks, objective, top_k, allow_at_risk, wishes)
+        return rank_exactly(blocks, objective, top_k, allow_at_risk, wishes, throughput)
+    if throughput is not None:
+        raise InputError("--objective devices needs ranks with devices of their own, not local")
     if wishes is not None and wishes != Wishes():
         raise InputError(
             "--fix, --forbid, --memory-limit, --memory-headroom and --time-limit need a cluster "

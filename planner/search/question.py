@@ -8,7 +8,7 @@ from planner.search.legality import mesh_problems, runtime_problems
 from planner.search.space import deepest
 from planner.search.stage_split import usual_counts
 from planner.simulator.prediction import planned
-from planner.spec import catalog, documents, local, plain
+from planner.spec import catalog, documents, local, runnable
 from planner.spec.calibration import Calibration, calibrate
 from planner.spec.cluster import ClusterSpec
 from planner.spec.documents import InputError
@@ -100,11 +100,11 @@ def _workload(seq_len: int, global_batch: int, dtype: str) -> Workload:
 def _check_model(model: ModelSpec, workload: Workload, runtime: Runtime) -> None:
     if runtime.models == "any":
         return
-    found = list(plain.problems(model, workload.seq_len))
+    found = list(runnable.problems(model, workload.seq_len))
     if found:
         raise InputError(
-            f"runtime {runtime.name!r} runs {plain.PLAIN} only; {model.name}: {'; '.join(found)}; "
-            f"choose another --runtime"
+            f"runtime {runtime.name!r} runs {runnable.RUNNABLE} only; {model.name}: "
+            f"{'; '.join(found)}; choose another --runtime"
         )
 
 

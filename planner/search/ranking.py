@@ -1,18 +1,22 @@
 """Ranking: what a search found, and how sure it is."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from planner.search.outer import Outcome
 from planner.search.relaxed_space import Space
 from planner.search.table import Table
 from planner.spec.plan import Plan
 
-Objective = Literal["time", "cost"]
-
 
 class NoPlanError(Exception):
-    """No legal plan fits; the message names the binding limit and what would help."""
+    """No legal plan fits; the message names the binding limit and what would help.
+
+    limit: the first part of it, without the leanest choice.
+    """
+
+    def __init__(self, limit: str, leanest: str = ""):
+        super().__init__(f"{limit} {leanest}" if leanest else limit)
+        self.limit = limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,8 @@ class Ranking:
 
     lower_bound_seconds: no plan of the space has a shorter step (for objective "cost": no plan
     costs less than a step of this length of the best plan's devices).
-    gap = 1 - lower bound / best. Both None where no bound is known.
+    gap = 1 - lower bound / best. Both None where no bound is known. claim: what else is proven, in
+    words.
     """
 
     plans: tuple[Plan, ...]
@@ -40,6 +45,7 @@ class Ranking:
     outcome: Outcome | None
     wall_seconds: float
     cpu_seconds: float
+    claim: str = ""
 
     @property
     def proven(self) -> bool:

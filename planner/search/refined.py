@@ -8,11 +8,14 @@ t_i(n): seconds of a microbatch on rank i with n layers and the fewest of them t
 
 and with m microbatches on p ranks (planner.search.bounds)
 
-    1f1b    m * tau;   m > p: theta + (m - (p+1)/2) * tau
+    1f1b    m * tau;   m > p: theta + (m - (p+1)/2) * tau, (m+p-1)/p * theta;
+            m <= p: theta, m/p * theta
     gpipe   theta + (m - 1) * tau
 
 before the reduction of the first rank and the update of one that holds ceil(L/p) layers. tau is
-found by bisection; its lower end is a bound.
+found by bisection; its lower end is a bound. Where layers are of several kinds it matters where a
+stage starts; then both are exact, with sum_i t_i(u_i, n_i) in place of theta, by the recursions of
+planner.search.completion for all rows at once.
 """
 
 import numpy as np
@@ -68,21 +71,40 @@ def most_layers(blocks: Blocks, rows: Candidates, upper: Floats) -> Floats:
 def _bound(blocks: Blocks, tables: StageTables) -> Floats:
     rows, layers = tables.choices, blocks.model.layers
     p, m = rows.pp, rows.microbatches
-    seconds = (tables.forward + tables.backward).min(axis=2)
-    least = _least_maximum(seconds, layers)
+    least, theta = _of_stages(tables.forward + tables.backward, layers)
     possible = np.isfinite(least)
     tau = np.where(possible, least, 0.0)
-    theta = _all_layers(seconds, layers)
     if rows.schedule == "gpipe":
         pipeline = theta + (m - 1) * tau
     else:
-        many = theta + (m - (p + 1) / 2) * tau
-        pipeline = np.maximum(m * tau, np.where(m > p, many, 0.0))
-    share = min(-(-layers // p), seconds.shape[2] - 1)
+        many = np.maximum(theta + (m - (p + 1) / 2) * tau, (m + p - 1) / p * theta)
+        few = np.maximum(theta, m * theta / p)
+        pipeline = np.maximum(m * tau, np.where(m > p, many, few))
+    share = min(-(-layers // p), tables.update.shape[3] - 1)
     update = tables.update[:, :, :, share].min(axis=(1, 2))
     after = tables.reduce[:, 0].min(axis=(1, 2)) + update + tables.fixed
     result: Floats = np.where(possible, pipeline + after, np.inf)
     return result
+
+
+def _of_stages(seconds: Floats, layers: int) -> tuple[Floats, Floats]:
+    """tau (infinite where no cut fits) and theta of every row, [B]. seconds: [B, p, U, N + 1]."""
+    if seconds.shape[2] == 1:
+        alike = seconds[:, :, 0]
+        return _least_maximum(alike, layers), _all_layers(alike, layers)
+    rows, stages, _, most = seconds.shape
+    before = np.arange(layers + 1)[:, None] - np.arange(most)[None, :]
+    starts = np.maximum(before, 0)
+    top = np.full((rows, layers + 1), np.inf)
+    top[:, 0] = 0.0
+    total = top.copy()
+    for i in range(stages):
+        # every segment of stage i by the layer behind it
+        each = np.where(before < 0, np.inf, seconds[:, i, starts, np.arange(most)])
+        top = np.maximum(top[:, starts], each).min(axis=2)
+        total = (total[:, starts] + each).min(axis=2)
+    least = total[:, -1]
+    return top[:, -1], np.where(np.isfinite(least), least, 0.0)
 
 
 def _all_layers(seconds: Floats, layers: int) -> Floats:

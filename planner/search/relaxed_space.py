@@ -1,9 +1,9 @@
 """Relaxed space: the outer choices of a question that may fit, each with a lower bound on its step.
 
-Depth by depth every outer choice (planner.search.space) whose peak is not surely over the memory
-limit is found, microbatch by microbatch, because the peak grows with it; each is bounded whatever
-its cut (planner.cost.relaxation). Of every depth the most promising choice is cut once; choices
-whose bound is far above the step of such a plan need not be kept.
+Of the choices that may fit (planner.search.depths) one of every depth is cut at once, so that a
+good value is known early. Choices whose layers alone take too long beside it are dropped; the
+others are bounded whatever their cut (planner.cost.relaxation), and kept unless that bound is far
+above the best value known.
 
 Where the value of a plan is its dollars, numbers of nodes that divide the cluster's are choices
 too, and seconds are weighed by the devices they occupy.
@@ -12,20 +12,30 @@ too, and seconds are weighed by the devices they occupy.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from planner.cost.block_tables import cost_together
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import EXACT
-from planner.cost.relaxation import hides_hops, least_bytes, relax
+from planner.cost.relaxation import Relaxed, hides_hops, layer_seconds, relax
 from planner.search import space
+from planner.search.depths import Depth, Leanest, batches, depths, fill
 from planner.search.inner import Allows, Inner
-from planner.search.space import divisors
-from planner.search.wishes import Wishes
+from planner.search.space import Question
+from planner.search.terms import Terms
 from planner.spec.runtime import Axis, Schedule
 
 BATCH = 65_536
 """Outer choices relaxed at once: bounds the memory of a search, not its result."""
+KEPT = 1.5
+"""Choices that are surely slower by more than this are no neighbours worth naming."""
+KNOWN = 1e-6
+"""How far above a known plan a search begins, so that it finds that plan again. Assumed: well above
+the rounding of a step."""
+
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +55,9 @@ class Choice:
 class Space:
     """The outer choices that may fit, relaxed: bound in seconds or dollars, least_bytes, [n] each.
 
-    Those whose bound is over KEPT times the step of a plan known are not kept. enumerated: all
+    Those whose bound is over `kept` times the step of a plan known are not kept. enumerated: all
     choices of the space; possible: those that may fit. leanest: of least memory, fitting or not.
-    known: value of a plan of the space, infinite if none is known. limit_bytes: memory of a rank.
-    dollars: values are a step's dollars. allows: ways to recompute.
+    known: value of a plan of the space, infinite if none is known.
     """
 
     tables: list[Candidates]
@@ -60,9 +69,7 @@ class Space:
     possible: int
     leanest: Choice | None
     known: float
-    limit_bytes: float
-    dollars: bool
-    allows: Allows
+    terms: Terms
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -71,160 +78,143 @@ class Space:
         """One of them."""
         return Choice(self.tables[int(self.owner[place])], int(self.row[place]))
 
+    def places(self, owner: int) -> Ints:
+        """The places of a table: they lie side by side."""
+        first, end = np.searchsorted(self.owner, [owner, owner + 1])
+        return np.arange(first, end)
 
-def weight(blocks: Blocks, table: Candidates, dollars: bool) -> Floats:
-    """What one second of each row counts: 1, or the dollars of its devices."""
-    if not dollars:
-        return np.ones(len(table))
-    price = blocks.cluster.accelerator.price_usd_per_hour or 0.0
-    devices = table.dp * table.tp * table.cp * table.pp
-    result: Floats = devices * price / 3600
-    return result
+    def take(self, places: Ints) -> "Space":
+        """Some of them."""
+        names = ("owner", "row", "bound", "least_bytes")
+        return replace(self, **{name: getattr(self, name)[places] for name in names})
+
+    def within(self, limit_bytes: float) -> "Space":
+        """Those that may fit a smaller limit."""
+        some = self.take(np.flatnonzero(self.least_bytes <= limit_bytes))
+        return replace(some, terms=self.terms.within(limit_bytes))
+
+    @property
+    def limit_bytes(self) -> float:
+        """Memory of a rank."""
+        return self.terms.limit_bytes
+
+    @property
+    def allows(self) -> Allows:
+        """Ways to recompute."""
+        return self.terms.wishes.allows
 
 
-def relaxed_space(
-    blocks: Blocks, limit_bytes: float, dollars: bool = False, wishes: Wishes | None = None
-) -> Space:
-    """Enumerate, leave out what surely exceeds the limit, and relax the rest."""
-    wishes = wishes or Wishes()
-    sizes = [blocks.cluster.devices]
-    if dollars:
-        per_node = blocks.cluster.devices_per_node
-        sizes = [per_node * n for n in divisors(blocks.cluster.nodes)]
-    made = _Relaxing(blocks, limit_bytes, dollars, wishes)
-    for devices in sizes:
-        asked = space.Question(
-            blocks.model, blocks.cluster, blocks.workload, blocks.runtime, devices
-        )
-        for pp in space.depths(asked):
-            made.depth(asked, pp)
+def relaxed_space(blocks: Blocks, terms: Terms, known: float = np.inf, kept: float = KEPT) -> Space:
+    """Enumerate, leave out what surely exceeds the limit, and relax the rest.
+
+    known: value of a plan of the space, if there is one at hand; choices whose bound is over `kept`
+    times the best known value are left out.
+    """
+    made = _Relaxing(blocks, terms, known, kept)
+    for devices in terms.devices(blocks):
+        asked = Question(blocks.model, blocks.cluster, blocks.workload, blocks.runtime, devices)
+        made.size(asked)
     return made.space()
 
 
-KEPT = 1.5
-"""Choices that are surely slower by more than this are no neighbours worth naming."""
-LEVELS = (1, 3, 8, 1_000_000)
-"""How many sizes of microbatches are tried before the next ones: few where memory is tight."""
-
-
-def _sized(bare: Ints, sizes: dict[int, list[int]], levels: range) -> tuple[Ints, Ints]:
-    """Rows with each of the sizes at these places of their list, and the bare row of each."""
-    rows, own = [np.zeros((0, bare.shape[1] + 1), dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-    for dp, known in sizes.items():
-        places = np.flatnonzero(bare[:, space.DP] == dp)
-        for size in known[levels.start : levels.stop]:
-            rows.append(np.insert(bare[places], bare.shape[1], size, axis=1))
-            own.append(places)
-    return np.concatenate(rows), np.concatenate(own)
-
-
 class _Relaxing:
-    """Builds a Space depth by depth."""
+    """Builds a Space, one number of devices after the other."""
 
-    def __init__(self, blocks: Blocks, limit: float, dollars: bool, wishes: Wishes):
-        self.blocks, self.limit, self.dollars, self.wishes = blocks, limit, dollars, wishes
+    def __init__(self, blocks: Blocks, terms: Terms, known: float, kept: float):
+        self.blocks, self.terms, self.known, self.kept = blocks, terms, known, kept
         self.tables: list[Candidates] = []
         self.bounds: list[Floats] = []
         self.peaks: list[Floats] = []
         self.enumerated = 0
         self.possible = 0
-        self.known = np.inf
-        self.leanest: tuple[float, Choice] | None = None
+        self.leanest: Leanest | None = None
 
-    def depth(self, asked: space.Question, pp: int) -> None:
-        """All choices of one depth."""
-        schedules = list(space.schedules(asked.runtime, asked.model, pp))
-        orders = space.orders(asked.runtime, pp)
-        bare = space.states(asked, pp)
-        if not len(bare) or not schedules:
+    def size(self, asked: Question) -> None:
+        """All choices of one number of devices."""
+        found = depths(asked, self.terms.wishes)
+        self.enumerated += sum(depth.count(self.terms.wishes) for depth in found)
+        leanest = fill(self.blocks, found, self.terms.limit_bytes)
+        if leanest and (not self.leanest or leanest.peak_bytes < self.leanest.peak_bytes):
+            self.leanest = leanest
+        found = [depth for depth in found if len(depth.rows)]
+        others = [depth.table(order, depth.rows) for depth in found for order in depth.orders[1:]]
+        cost_together(self.blocks, others)
+        for depth in found:
+            self._promise(depth)
+        for depth in found:
+            for order, some in batches(depth, BATCH):
+                self._relax(depth, order, some)
+            self._learn(depth.pp)
+
+    def _near(self) -> float:
+        """Bounds below it are kept."""
+        return self.kept * self.known * (1 + KNOWN)
+
+    def _promise(self, depth: Depth) -> None:
+        """Cut the choice of a depth that would be fastest if layers were all there is."""
+        exact = [(s, vpp) for s, vpp in depth.schedules if s in EXACT]
+        if not exact:
             return
-        self._count(asked, pp, bare, schedules, orders)
-        rows, peaks = self._fitting(asked, pp, bare, orders[0])
-        if not len(rows):
+        schedule, vpp = exact[-1]
+        plain = depth.table(depth.orders[0], depth.rows)
+        table = replace(plain, schedule=schedule, vpp=vpp)
+        legal = space.allowed(depth.asked, depth.pp, schedule, depth.rows)
+        if self.terms.wishes.chooses:
+            legal = legal & self.terms.wishes.keep(table)
+        if not legal.any():
             return
-        for order in orders:
-            plain = space.table(asked, pp, "1f1b", 1, order, rows)
-            for start in range(0, len(rows), BATCH):
-                some = np.arange(start, min(start + BATCH, len(rows)))
-                self._schedules(asked, plain.take(some), rows[some], peaks[some], schedules)
-        self._learn(pp)
+        m, depth.least = table.microbatches, self._least(plain)
+        busy = depth.least * (m + depth.pp - 1) / m
+        place = int(np.where(legal, busy, np.inf).argmin())
+        self._try(Choice(table, place).one)
 
-    def _count(
-        self,
-        asked: space.Question,
-        pp: int,
-        bare: Ints,
-        schedules: list[tuple[Schedule, int]],
-        orders: list[tuple[Axis, ...]],
-    ) -> None:
-        """How many choices there are, without a table of them."""
-        if self.wishes.chooses:
-            return  # those that may fit are counted as they are filtered
-        for dp in np.unique(bare[:, space.DP]).tolist():
-            own = bare[bare[:, space.DP] == dp]
-            for size in divisors(asked.workload.global_batch // dp):
-                rows = np.insert(own, own.shape[1], size, axis=1)
-                found = {s: int(space.allowed(asked, pp, s, rows).sum()) for s, _ in schedules}
-                self.enumerated += len(orders) * sum(found[s] for s, _ in schedules)
+    def _least(self, table: Candidates) -> Floats:
+        """The value that no plan of a row falls below, from its layers' seconds alone, [N]."""
+        seconds = layer_seconds(self.blocks, table)
+        least: Floats = seconds * self.terms.weight(self.blocks, table)
+        return least
 
-    def _fitting(
-        self, asked: space.Question, pp: int, bare: Ints, order: tuple[Axis, ...]
-    ) -> tuple[Ints, Floats]:
-        """Rows with every microbatch that may fit: larger ones are tried where smaller ones fit."""
-        sizes = {
-            dp: divisors(asked.workload.global_batch // dp)
-            for dp in np.unique(bare[:, space.DP]).tolist()
-        }
-        found, peaks, first = [], [], 0
-        for levels in LEVELS:
-            rows, own = _sized(bare, sizes, range(first, first + levels))
-            if not len(rows):
-                break
-            table = space.table(asked, pp, "1f1b", 1, order, rows)
-            least = least_bytes(self.blocks, table)
-            if first == 0:
-                self._remember(table, least)
-            fits = least <= self.limit
-            found.append(rows[fits])
-            peaks.append(least[fits])
-            # those whose largest size so far fits
-            bare, first = (
-                bare[np.bincount(own[fits], minlength=len(bare)) == levels],
-                first + levels,
-            )
-        return np.concatenate(found), np.concatenate(peaks)
+    def _relax(self, depth: Depth, order: tuple[Axis, ...], some: Ints) -> None:
+        """Bound rows of a depth under an order, those that are not hopeless already."""
+        plain = depth.table(order, depth.rows[some])
+        found, least = depth.allowed(depth.rows[some]), depth.least
+        usual = least is not None and order == depth.orders[0]
+        least = least[some] if least is not None and usual else self._least(plain)
+        chosen = {each: self._chosen(plain, each, found[each[0]]) for each in depth.schedules}
+        self.possible += sum(int(flags.sum()) for flags in chosen.values())
+        any_of = np.any(list(chosen.values()), axis=0)
+        near = np.flatnonzero(any_of & (least < self._near()))
+        if not len(near):
+            return
+        pieces = relax(self.blocks, plain.take(near))
+        self._schedules(pieces, depth.peaks[some][near], {s: f[near] for s, f in chosen.items()})
 
-    def _remember(self, table: Candidates, least: Floats) -> None:
-        place = int(least.argmin())
-        if self.leanest is None or least[place] < self.leanest[0]:
-            self.leanest = float(least[place]), Choice(table, place)
+    def _chosen(self, plain: Candidates, each: tuple[Schedule, int], legal: Flags) -> Flags:
+        """The rows that a schedule with so many chunks can run and no wish leaves out."""
+        wishes = self.terms.wishes
+        if not wishes.chooses:
+            return legal
+        return legal & wishes.keep(replace(plain, schedule=each[0], vpp=each[1]))
 
     def _schedules(
-        self,
-        asked: space.Question,
-        plain: Candidates,
-        rows: Ints,
-        peaks: Floats,
-        schedules: list[tuple[Schedule, int]],
+        self, pieces: Relaxed, peaks: Floats, chosen: dict[tuple[Schedule, int], Flags]
     ) -> None:
-        pieces = relax(self.blocks, plain)
-        for schedule, vpp in schedules:
-            own = np.flatnonzero(space.allowed(asked, plain.pp, schedule, rows))
-            table = replace(plain.take(own), schedule=schedule, vpp=vpp)
-            if self.wishes.chooses:
-                kept = np.flatnonzero(self.wishes.keep(table))
-                own, table = own[kept], table.take(kept)
-                self.enumerated += len(own)
-            if not len(own):
-                continue
-            step = pieces.take(own).step(schedule, hides_hops(self.blocks, table))
-            bound = step * weight(self.blocks, table, self.dollars)
-            near = np.flatnonzero(bound < KEPT * self.known)
-            self.possible += len(own)
-            if len(near):
-                self.tables.append(table.take(near))
-                self.bounds.append(bound[near])
-                self.peaks.append(peaks[own][near])
+        """Bound every schedule; those that differ in the number of chunks only share their bound
+        and the columns of their tables."""
+        weights = self.terms.weight(self.blocks, pieces.choices)
+        shared: dict[tuple[str, bool, bytes], tuple[Candidates, Floats, Floats]] = {}
+        for (schedule, vpp), flags in chosen.items():
+            hides = hides_hops(self.blocks, replace(pieces.choices, vpp=vpp))
+            key = schedule, hides, flags.tobytes()
+            if key not in shared:
+                bound = pieces.step(schedule, hides) * weights
+                near = np.flatnonzero(flags & (bound < self._near()))
+                shared[key] = pieces.choices.take(near), bound[near], peaks[near]
+            table, bound, least = shared[key]
+            if len(table):
+                self.tables.append(replace(table, schedule=schedule, vpp=vpp))
+                self.bounds.append(bound)
+                self.peaks.append(least)
 
     def _learn(self, pp: int) -> None:
         """Cut the most promising choice of a depth, so that hopeless ones need not be kept."""
@@ -233,28 +223,34 @@ class _Relaxing:
         if not plain:
             return
         place = min(plain, key=lambda i: float(self.bounds[i].min()))
-        one = Choice(self.tables[place], int(self.bounds[place].argmin())).one
-        found = Inner(self.blocks, one, self.limit, self.wishes.allows).first(0)
+        self._try(Choice(self.tables[place], int(self.bounds[place].argmin())).one)
+
+    def _try(self, one: Candidates) -> None:
+        """Learn the value of a good cut of one choice."""
+        limit, allows = self.terms.limit_bytes, self.terms.wishes.allows
+        found = Inner(self.blocks, one, limit, allows).first(0)
         if found.best is not None:
-            value = found.best.step_seconds * float(weight(self.blocks, one, self.dollars)[0])
+            value = found.best.step_seconds * float(self.terms.weight(self.blocks, one)[0])
             self.known = min(self.known, value)
 
     def space(self) -> Space:
-        """Everything so far."""
-        lengths = [len(table) for table in self.tables]
-        leanest = None if self.leanest is None else self.leanest[1]
-        nothing = [np.zeros(0)]
+        """Everything so far that is still near the best known value."""
+        parts = [
+            (table, np.flatnonzero(bound < self._near()), bound, peaks)
+            for table, bound, peaks in zip(self.tables, self.bounds, self.peaks, strict=True)
+        ]
+        parts = [part for part in parts if len(part[1])]
+        lengths = [len(rows) for _, rows, _, _ in parts]
+        none, nothing = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
         return Space(
-            tables=self.tables,
+            tables=[table for table, *_ in parts],
             owner=np.repeat(np.arange(len(lengths)), lengths),
-            row=np.concatenate([np.arange(n) for n in lengths] or [np.zeros(0, dtype=np.int64)]),
-            bound=np.concatenate(self.bounds or nothing),
-            least_bytes=np.concatenate(self.peaks or nothing),
+            row=np.concatenate([rows for _, rows, _, _ in parts] or none),
+            bound=np.concatenate([bound[rows] for _, rows, bound, _ in parts] or nothing),
+            least_bytes=np.concatenate([peaks[rows] for _, rows, _, peaks in parts] or nothing),
             enumerated=self.enumerated,
             possible=self.possible,
-            leanest=leanest,
+            leanest=None if self.leanest is None else Choice(self.leanest.table, self.leanest.row),
             known=self.known,
-            limit_bytes=self.limit,
-            dollars=self.dollars,
-            allows=self.wishes.allows,
+            terms=self.terms,
         )

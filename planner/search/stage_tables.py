@@ -10,28 +10,33 @@ b + hop before the last. Everything up to the update waits for the slowest repli
 are (1 + wait) times as long.
 
 Ways to recompute (`Way`): a mode for the first `layers` layers of every stage; or, with layers
-None, of each stage the fewest that fit. For layers of one kind the fewest is a formula, because
-the peak falls linearly from one layer that recomputes to n of them; of several kinds they are
-tried one after the other, from the front of the stage. For one kind it is the cheapest choice,
-since every layer costs the same; for several kinds the best of those that recompute from the front.
+None, of each stage the fewest that fit, from its front. With r >= 1 of n layers recomputing a rank
+holds, beside what it holds if all do, what the others keep,
+
+    peak(r) = peak(n) + (1 + slack) * in flight * sum of (saved - kept) over the n - r others
+
+so the fewest is a formula. For layers of one kind it is the cheapest choice, since every layer
+costs the same; for several kinds the best of those that recompute from the front.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import wait_share
-from planner.cost.memory import stage_memory
+from planner.cost.memory import KEPT, stage_memory
+from planner.cost.pipeline import in_flight
 from planner.cost.stages import stage_times
 from planner.search.problem import Problem, ScheduleName
 from planner.spec.runtime import Recompute, Runtime
+
+ROUNDING = 1e-12
+"""Two ways to sum the same bytes differ by less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +97,9 @@ def stage_tables(
 ) -> StageTables:
     """Tables with up to `most` layers per stage. choices: rows of one table of the space."""
     columns = Columns.of(blocks, choices.pp, min(most, blocks.model.layers))
-    again = _again(blocks, choices, columns, way, limit_bytes)
-    played = columns.choices(choices, way.mode, again)
-    tables = BlockTables(blocks, played)
-    over = stage_memory(tables).total > limit_bytes
+    again, peaks = _again(blocks, choices, columns, way, limit_bytes)
+    tables = BlockTables(blocks, columns.choices(choices, way.mode, again))
+    over = (stage_memory(tables).total if peaks is None else peaks) > limit_bytes
     if way.forced is not None:
         over |= (columns.rank == way.forced) & (again == 0)
     times = stage_times(tables)
@@ -197,41 +201,62 @@ def _ramp(held: Ints, most: int) -> Ints:
     return np.minimum(np.arange(most + 1)[None, :, None], held[:, :, None])
 
 
-def _again(blocks: Blocks, choices: Candidates, columns: Columns, way: Way, limit: float) -> Ints:
-    """Layers of every column that recompute, [B, C]."""
+def _again(
+    blocks: Blocks, choices: Candidates, columns: Columns, way: Way, limit: float
+) -> tuple[Ints, Floats | None]:
+    """Layers of every column that recompute, and what it then holds where that is known, [B, C]."""
     held: Ints = np.broadcast_to(columns.kinds.sum(axis=1)[None], (len(choices), len(columns.rank)))
     if way.mode == "none":
-        return np.zeros_like(held)
+        return np.zeros_like(held), None
     if way.layers is not None:
         fixed: Ints = np.minimum(held, way.layers)
-        return fixed
+        return fixed, None
 
     def peak(again: Ints) -> Floats:
         return stage_memory(BlockTables(blocks, columns.choices(choices, way.mode, again))).total
 
     free = columns.rank != way.forced
-    if len(blocks.kinds) == 1:
-        return _fewest(peak, held, limit, free)
-    found = np.where((peak(np.zeros_like(held)) <= limit) & free, 0, held)
-    for again in range(int(held.max()) - 1, 0, -1):
-        tried = np.minimum(held, again)
-        better = (peak(tried) <= limit) & (found > 0)
-        found = np.where(better, tried, found)
-    result: Ints = found
-    return result
-
-
-def _fewest(
-    peak: Callable[[Ints], Floats], held: Ints, limit: float, free: NDArray[np.bool_]
-) -> Ints:
-    """The fewest layers of one kind that must recompute, by the line from one to all; none only of
-    columns that are `free` to, [C]."""
-    none, one = peak(np.zeros_like(held)), peak(np.minimum(held, 1))
-    every = peak(held)
-    slope = np.maximum((one - every) / np.maximum(held - 1, 1), 1.0)  # at least a byte a layer
-    need = 1 + np.ceil((one - limit) / slope * (1 - 1e-12))
-    found = np.clip(need, 1, np.maximum(held, 1)).astype(np.int64)
+    none, every = peak(np.zeros_like(held)), peak(held)
+    more = _kept_more(blocks, choices, columns, way.mode)
+    fewest = _fewest_of_one if len(blocks.kinds) == 1 else _fewest
+    found = fewest(limit - every, more, columns)
     found = np.minimum(np.where((none <= limit) & free, 0, found), held)
-    # the line is exact but for rounding
-    result: Ints = np.where(peak(found) > limit, np.minimum(found + 1, held), found)
-    return result
+    peaks = peak(found)
+    worse = (peaks > limit) & (found < held)
+    if worse.any():  # the formula is exact but for rounding
+        found = np.where(worse, found + 1, found)
+        peaks = peak(found)
+    return found, peaks
+
+
+def _kept_more(blocks: Blocks, choices: Candidates, columns: Columns, mode: Recompute) -> Floats:
+    """Bytes that a layer of every kind keeps more on every column where it does not recompute,
+    [B, C, kinds]."""
+    rows = columns.choices(choices, "none", np.zeros((len(choices), len(columns.rank)), np.int64))
+    tables, kept = BlockTables(blocks, rows), KEPT[mode]
+    assert kept is not None
+    each = [tables.column(kind, "saved_bytes") - tables.column(kind, kept) for kind in blocks.kinds]
+    shape = choices.schedule, choices.pp, choices.microbatches, choices.vpp
+    flying = in_flight(*shape)[:, columns.rank] * (1 + blocks.runtime.allocator_slack)
+    more: Floats = flying[:, :, None] * np.stack(each, axis=1)[:, None, :]
+    return more
+
+
+def _fewest_of_one(room: Floats, more: Floats, columns: Columns) -> Ints:
+    """The fewest layers, at least one, that must recompute; all where that does not suffice. room:
+    bytes that are free if all do, [B, C]."""
+    held = columns.kinds[:, 0]
+    without = np.floor(np.maximum(room, 0.0) / np.maximum(more[:, :, 0], 1.0) * (1 + ROUNDING))
+    fewest: Ints = np.clip(held - without, 1, np.maximum(held, 1)).astype(np.int64)
+    return fewest
+
+
+def _fewest(room: Floats, more: Floats, columns: Columns) -> Ints:
+    """The same where layers are of several kinds: the first r of a column recompute."""
+    later = columns.kinds[:, None, :] - columns.prefix
+    fits = np.einsum("bck,crk->bcr", more, later) <= room[:, :, None] * (1 + ROUNDING)
+    fits[:, :, 0] = False
+    held = columns.kinds.sum(axis=1)
+    first = np.where(fits.any(axis=2), fits.argmax(axis=2), held)
+    fewest: Ints = np.clip(first, 1, np.maximum(held, 1))
+    return fewest

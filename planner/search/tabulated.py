@@ -27,10 +27,11 @@ from planner.cost.candidates import Candidates, Ints
 from planner.cost.estimate import estimate
 from planner.cost.memory import stage_memory
 from planner.search import tabulated_space as space
-from planner.search.ranking import NoPlanError, Objective, Ranking
-from planner.search.remedy import leanest_plan
+from planner.search.leanest import nothing_fits
+from planner.search.ranking import NoPlanError, Ranking
 from planner.search.table import Table
 from planner.simulator.prediction import planned
+from planner.spec.asked import Objective
 from planner.spec.layout import make_stages
 from planner.spec.plan import AT_RISK, Plan
 
@@ -55,7 +56,7 @@ def rank(
     limit = AT_RISK * capacity if safe and not allow_at_risk else capacity
     queue = _queue(blocks, tables, scale, limit)
     if not queue:
-        raise NoPlanError(_nothing_fits(blocks, tables))
+        raise _nothing_fits(blocks, tables)
     plans, bound = _replayed(blocks, tables, queue, scale, top_k, action_budget)
     best = _value(plans[0], scale)
     known = blocks.cluster.shared_cores is None
@@ -186,15 +187,15 @@ def _order(plan: Plan, scale: float | None) -> tuple[float, ...]:
     )
 
 
-def _nothing_fits(blocks: Blocks, tables: tuple[Table, ...]) -> str:
+def _nothing_fits(blocks: Blocks, tables: tuple[Table, ...]) -> NoPlanError:
     devices, capacity = blocks.cluster.devices, blocks.cluster.memory_bytes
     if not tables:
         reasons = space.why_empty(blocks.model, blocks.workload, blocks.runtime, devices)
-        return (
+        return NoPlanError(
             f"no legal way to divide {blocks.model.name} over {devices} devices: "
             + "; ".join(reasons)
             + ". Change --global-batch, --seq-len or the number of devices."
         )
     table = min(tables, key=lambda t: float(t.peak_bytes.min()))
     leanest = table.candidates.take(np.array([int(table.peak_bytes.argmin())]))
-    return leanest_plan(blocks, leanest, sum(len(t.candidates) for t in tables), capacity)
+    return nothing_fits(blocks, leanest, sum(len(t.candidates) for t in tables), capacity)

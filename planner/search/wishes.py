@@ -6,13 +6,14 @@
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.candidates import Candidates
 from planner.schedule.orders import V_SHAPED
+from planner.spec.asked import Asked, Objective
 from planner.spec.documents import InputError
 from planner.spec.runtime import (
     AXES,
@@ -37,6 +38,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "zero": ("0", "1", "2", "3"),
 }
 """All that there is of a choice."""
+LATER = ("recompute", "micro_batch", "schedule", "vpp", "axis_order")
+"""Keys that are decided after mesh and states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,11 @@ class Wish:
         if key in NUMBERS and key not in ("zero", "shard") and not int(value):
             raise InputError(f"{option}: {key}=0; a degree is at least 1")
         return cls(key, str(int(value)) if key in NUMBERS else value, wanted)
+
+    @property
+    def text(self) -> str:
+        """key=value."""
+        return f"{self.key}={self.value}"
 
     def check(self, runtime: Runtime) -> None:
         """Raise InputError where a runtime has no plan with the value that is wanted."""
@@ -147,6 +155,33 @@ class Wishes:
         unwanted = [Wish.parse(text, False) for text in forbid]
         return cls((*wanted, *unwanted), memory_limit, memory_headroom, time_limit_seconds)
 
+    @classmethod
+    def of_asked(cls, asked: Asked) -> "Wishes":
+        """The wishes that a plan was searched with."""
+        return cls.of(asked.fix, asked.forbid, asked.memory_limit, asked.memory_headroom)
+
+    def asked(
+        self, objective: Objective, limit_bytes: float, throughput: float | None = None
+    ) -> Asked:
+        """The question that a plan carries. limit_bytes: what its search let it use."""
+        found = {wanted: self._texts(wanted) for wanted in (True, False)}
+        return Asked(
+            objective=objective,
+            throughput=throughput,
+            limit_bytes=limit_bytes,
+            memory_limit=self.memory_limit,
+            memory_headroom=self.memory_headroom,
+            fix=found[True],
+            forbid=found[False],
+        )
+
+    def _texts(self, wanted: bool) -> tuple[str, ...]:
+        return tuple(wish.text for wish in self.choices if wish.wanted == wanted)
+
+    def without(self, wish: Wish) -> "Wishes":
+        """All but one."""
+        return replace(self, choices=tuple(each for each in self.choices if each != wish))
+
     @property
     def chooses(self) -> bool:
         """Whether any outer choice is fixed or forbidden."""
@@ -169,6 +204,16 @@ class Wishes:
             if wish.key != "recompute":
                 kept &= wish.holds(table) == wish.wanted
         return kept
+
+    def keep_states(self, table: Candidates) -> Flags:
+        """The rows that wishes for the mesh and the states leave, [N]."""
+        some = tuple(wish for wish in self.choices if wish.key not in LATER)
+        return replace(self, choices=some).keep(table)
+
+    def keep_later(self, table: Candidates) -> Flags:
+        """The rows that wishes for anything else leave, [N]."""
+        some = tuple(wish for wish in self.choices if wish.key in LATER)
+        return replace(self, choices=some).keep(table)
 
     def allows(self, mode: str) -> bool:
         """Whether layers may recompute so."""

@@ -1,10 +1,10 @@
-"""Plain: the decoders that the torch models of this project know (executor and profiler).
+"""Plain: the decoders whose layers the profiler can time whole.
 
     h = E[tokens] (+ P[positions]);   h = h + A(N h);   h = h + F(N h)  per layer;   N h U^T
 
 One stack of one kind of layer: causal self-attention with grouped queries, rotary positions,
 biases and normed heads as it likes, a dense MLP, the norms in front. `problems` names all else
-by its key, so that whoever has only such a torch model can refuse at the door.
+by its key, so that it can be refused at the door.
 """
 
 from collections.abc import Iterator

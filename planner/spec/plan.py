@@ -4,6 +4,7 @@ from typing import Self
 
 import pydantic
 
+from planner.spec.asked import Asked
 from planner.spec.calibration import Calibration
 from planner.spec.cluster import ClusterSpec
 from planner.spec.documents import Document, Frozen
@@ -52,6 +53,7 @@ class Prediction(Frozen):
 class Plan(Document):
     """A plan carries its model, cluster, workload, runtime and (if it rests on them) profile and
     calibration, so it can be simulated, run, exported and judged a year later without another file.
+    asked: what it was searched for; None where somebody wrote the layout.
 
     The cluster and the runtime are the calibrated ones; nothing applies the calibration again.
     """
@@ -66,6 +68,7 @@ class Plan(Document):
     stages: tuple[Stage, ...] = pydantic.Field(min_length=1)
     profile: Profile | None = None
     calibration: Calibration | None = None
+    asked: Asked | None = None
     predicted: Prediction | None = None
     why: tuple[str, ...] = ()
     version: str = ""

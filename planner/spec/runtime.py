@@ -45,7 +45,7 @@ class Runtime(Document):
     ranks that it interleaves.
     recompute_layers: which layers may recompute: all or none of them, the same number of every
     stage, or any number of each.
-    models: "any" Transformer, or only "plain" decoders (planner.spec.plain).
+    models: "any" Transformer, or only what the executor can be (planner.spec.runnable).
     sequence_parallel: shards the activations between tp blocks along the sequence.
     overlaps_dp: reduces gradients while the last backward still computes.
     gradient_dtype: "fp32" accumulates in fp32, "same" in the workload's dtype.
@@ -96,7 +96,7 @@ class Runtime(Document):
     equal_stages: bool = False
     interleaved_ranks: int = pydantic.Field(default=2, ge=2)
     recompute_layers: Literal["all", "same", "any"] = "all"
-    models: Literal["any", "plain"] = "any"
+    models: Literal["any", "runnable"] = "any"
     sequence_parallel: bool
     overlaps_dp: bool
     gradient_dtype: Literal["fp32", "same"]

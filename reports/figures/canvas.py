@@ -35,6 +35,12 @@ def new_axes(width_inches: float, height_inches: float) -> Axes:
     return figure.subplots()
 
 
+def new_row(width_inches: float, height_inches: float, count: int) -> tuple[Axes, ...]:
+    """Axes beside each other."""
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    return tuple(figure.subplots(1, count, squeeze=False)[0])
+
+
 def new_stack(
     width_inches: float, height_inches: float, shares: Sequence[float]
 ) -> tuple[Axes, ...]:

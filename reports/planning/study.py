@@ -22,6 +22,7 @@ very rows, so the estimates are in sample, and the plans leave the layouts that 
 Compare the gain with *off*, the error of the estimate on the published layout, and with the band of
 `docs/validation.md`. Gains where the found plan does not recompute rest on the
 predicted peak alone.
+Runtimes that demand equal stages (Megatron-LM of 2021) get only such plans.
 Layouts above 88 % of the memory by prediction are not searched, though those
 listed below ran: recompute and ZeRO of the NeMo rows are assumed (the table does not print
 them), so a predicted peak may be too high; the limit of 88 % costs most negative

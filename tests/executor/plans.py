@@ -14,8 +14,10 @@ from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 from planner.spec.workload import Workload
 from tests.examples import cpu_cluster, gpt2_like, llama_like, plain_runtime
+from tests.executor.kinds import KINDS, MIXTURES
 
 SPECS = {"gpt2": gpt2_like(), "llama": llama_like()}
+ALL = SPECS | KINDS | MIXTURES
 SEQ_LEN, GLOBAL_BATCH, STEPS, SEED, LEARNING_RATE = 16, 24, 3, 0, 1e-3
 
 
@@ -25,7 +27,7 @@ def make_plan(
     dtype: str = "fp64",
     **layout: Any,
 ) -> Plan:
-    spec = SPECS[model] if isinstance(model, str) else model
+    spec = ALL[model] if isinstance(model, str) else model
     chosen = Layout(**layout)
     return Plan(
         model=spec,
@@ -43,7 +45,7 @@ def plain_model(spec: ModelSpec, seed: int = SEED) -> Transformer:
     """The whole model in fp64 with its initial values, made without executor.apply."""
     model = meta_model(spec, SEQ_LEN).double().to_empty(device="cpu")
     if spec.tied_embeddings:
-        model.head.projection.weight = model.embedding.tokens.weight
+        model.tie()
     if model.rotary is not None:
         model.rotary.fill()
     with torch.no_grad():
@@ -66,7 +68,7 @@ def trained(
     name: str, clip_norm: float | None = None
 ) -> tuple[list[float], list[float], Transformer, torch.optim.AdamW]:
     """The same with the model and the optimiser themselves."""
-    model = plain_model(SPECS[name])
+    model = plain_model(ALL[name])
     plan = make_plan(name)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, foreach=False)
     losses, norms = [], []

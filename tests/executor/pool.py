@@ -45,7 +45,10 @@ def started() -> Iterator[Pool]:
     os.environ.update(rank_environment())
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(
-        ["executor.runner", "hypothesis", "pytest", "torch.distributed.pipelining"]
+        [
+            *("executor.runner", "hypothesis", "pytest", "torch.distributed.pipelining"),
+            "tests.executor.users",
+        ]
     )
     with tempfile.TemporaryDirectory() as folder:
         pipes = [context.Pipe() for _ in range(RANKS)]
@@ -55,6 +58,8 @@ def started() -> Iterator[Pool]:
         ]
         for process in processes:
             process.start()
+        for _, theirs in pipes:
+            theirs.close()  # else nobody would see that a process has died
         try:
             yield Pool([pipe[0] for pipe in pipes])
         finally:

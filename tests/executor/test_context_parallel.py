@@ -17,14 +17,16 @@ from tests.executor.test_equality import check, micro_batch_of, name_of
 STYLES = ("ring", "all_gather", "all_to_all")
 BACKWARDS = "dp-cp-tp-ep-pp"
 CASES = [
-    ("llama", "ring", {"cp": 2}),
     ("gpt2", "ring", {"cp": 4, "recompute": "selective"}),
     ("gpt2", "ring", {"cp": 2, "tp": 2, "dp": 2, "zero": 1, "recompute": "full"}),
     ("llama", "ring", {"cp": 2, "pp": 2, "tp": 2, "axis_order": "cp-tp-ep-pp-dp"}),
-    ("gpt2", "all_gather", {"cp": 2, "dp": 2, "zero": 1}),
     ("llama", "all_gather", {"cp": 4, "tp": 2, "recompute": "selective"}),
     ("gpt2", "all_to_all", {"cp": 4, "pp": 2}),
-    ("llama", "all_to_all", {"cp": 2, "tp": 2, "dp": 2, "zero": 1, "recompute": "selective"}),
+    ("llama", "all_to_all", {"cp": 2, "tp": 2, "dp": 2, "zero": 3, "recompute": "selective"}),
+]
+MORE = [
+    ("llama", "ring", {"cp": 8}),
+    ("gpt2", "all_gather", {"cp": 2, "dp": 2, "zero": 1}),
     ("llama", "all_to_all", {"cp": 2, "pp": 2, "vpp": 2, "schedule": "zbv", "recompute": "full"}),
     (
         "gpt2",
@@ -32,6 +34,14 @@ CASES = [
         {"cp": 2, "dp": 2, "pp": 2, "schedule": "zb-h1", "axis_order": BACKWARDS},
     ),
 ]
+"""Slow."""
+
+
+def params(cases: list[Any], *marks: Any) -> list[Any]:
+    return [
+        pytest.param(*case, id=f"{case[0]}-{case[1]}-{name_of(case[2])}", marks=marks)
+        for case in cases
+    ]
 
 
 def compare(pool: Pool, name: str, style: str, layout: dict[str, Any]) -> None:
@@ -41,8 +51,7 @@ def compare(pool: Pool, name: str, style: str, layout: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "style", "layout"),
-    [pytest.param(*case, id=f"{case[0]}-{case[1]}-{name_of(case[2])}") for case in CASES],
+    ("name", "style", "layout"), params(CASES) + params(MORE, pytest.mark.slow)
 )
 def test_cut_sequences_equal_single_process(
     pool: Pool, name: str, style: str, layout: dict[str, Any]

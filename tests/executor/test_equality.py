@@ -16,7 +16,9 @@ from executor.apply import apply
 from executor.mesh import close_mesh, make_mesh
 from executor.recorder import Recorder, make_clock
 from executor.runner import Runner
+from executor.train import counts_loss
 from executor.whole import Part, parts, whole
+from planner.spec import runnable
 from planner.spec.plan import Plan
 from tests.executor.plans import GLOBAL_BATCH, LEARNING_RATE, SEED, STEPS, make_plan, reference
 from tests.executor.pool import RANKS, TIMEOUT, Pool
@@ -84,7 +86,7 @@ def train(
     rank: int, plan: Plan, clip_norm: float | None = None
 ) -> tuple[list[float], list[float], list[Part], bool] | None:
     """Three steps on one rank of the pool."""
-    mesh = make_mesh(plan.layout, rank, "gloo", TIMEOUT)
+    mesh = make_mesh(plan.layout, rank, "gloo", TIMEOUT, bool(runnable.experts(plan.model)))
     if mesh is None:
         return None
     cpu = torch.device("cpu")
@@ -97,7 +99,7 @@ def train(
         losses.append(loss.item())
         norms.append(norm.item())
     close_mesh(mesh)
-    return losses, norms, parts(share.updater), mesh.coordinate("tp") == 0
+    return losses, norms, parts(share.updater), counts_loss(plan, mesh)
 
 
 def check(pool: Pool, name: str, plan: Plan, clip_norm: float | None = None) -> None:

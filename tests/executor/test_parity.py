@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from executor import refusals
 from planner.schedule import orders
 from planner.schedule.orders import SPLIT, V_SHAPED
-from planner.search.legality import runtime_problems
+from planner.search.legality import mesh_problems, runtime_problems
 from planner.spec import catalog
 from planner.spec.documents import InputError
 from planner.spec.layout import Layout, make_stages
@@ -84,7 +84,8 @@ def plans(draw: Any) -> tuple[str, Plan]:
 
 
 def legal(plan: Plan) -> bool:
-    if list(runtime_problems(NATIVE, plan.layout)):
+    mesh = mesh_problems(plan.model, plan.workload, NATIVE, plan.layout)
+    if any((*mesh, *runtime_problems(NATIVE, plan.layout))):
         return False
     try:
         refusals.check(plan)

@@ -46,7 +46,7 @@ def changed(layout: dict[str, Any], **fields: Any) -> Plan:
             changed({"cp": 8, "cp_style": "all_to_all"}),
             "cp=8 by all_to_all with tp=1 does not divide kv_heads=4; use cp_style=ring",
         ),
-        (changed({"ep": 2}), "layout.ep=2 etp=1 is not implemented"),
+        (changed({"ep": 2}), "layout.ep=2 etp=1 divide experts, and small-llama has none"),
         (changed({"vpp": 2}), "1f1b has one chunk per rank, not 2; use chunks=1, or interleaved"),
         (changed({"vpp": 2, "schedule": "dualpipev", "micro_batch": 24}), "use 2 microbatches"),
         (changed({"dp": 4, "zero": 3, "shard": 3}), "layout.shard=3 with zero=3 on 4 replicas"),

@@ -18,6 +18,8 @@ from planner.spec.plan import Plan
 from planner.spec.runtime import CONTEXT_STYLES
 from planner.spec.workload import DTYPE_BYTES, Workload
 from tests.examples import cpu_cluster, gpt2_like, llama_like, plain_runtime
+from tests.executor.kinds import KINDS, MIXTURES
+from tests.executor.plans import ALL, make_plan
 from tests.ledger import drawn
 from tests.ledger.drawn import Case
 from tests.ledger.programs import planned
@@ -156,6 +158,32 @@ def test_executor(model: Any) -> None:
     DRAWS(given(plans(model), st.integers(0, 63))(executor_agrees))()
 
 
+@pytest.mark.parametrize("degrees", [(2, 1), (2, 3), (4, 2)])
+@pytest.mark.parametrize("name", KINDS)
+def test_executor_of_every_kind(name: str, degrees: tuple[int, int]) -> None:
+    """Encoders, two stacks, other norms and heads."""
+    tp, dp = degrees
+    layout = {"tp": tp, "dp": dp, "micro_batch": 2, "zero": 1}
+    executor_agrees(make_plan(name, dtype="bf16", **layout), number=1)
+
+
+@pytest.mark.parametrize(
+    "degrees",
+    [
+        {"tp": 2},
+        {"dp": 4, "ep": 2},
+        {"tp": 2, "dp": 2, "ep": 4, "zero": 0},
+        {"tp": 2, "cp": 2, "dp": 2, "ep": 2, "etp": 2},
+    ],
+)
+@pytest.mark.parametrize("name", MIXTURES)
+def test_executor_of_mixtures(name: str, degrees: dict[str, int]) -> None:
+    """Copies of tokens to the experts and back, and gradients over those that share experts."""
+    if degrees.get("etp", 1) > 1 and ALL[name].main.kinds[-1].feed_forward.expert.bias:
+        degrees = {**degrees, "etp": 1}
+    executor_agrees(make_plan(name, dtype="bf16", **({"micro_batch": 2, "zero": 1} | degrees)), 0)
+
+
 def executor_agrees(plan: Plan, number: int) -> None:
     layout, work = plan.layout, plan.workload
     replicas = layout.dp * layout.cp
@@ -168,6 +196,8 @@ def executor_agrees(plan: Plan, number: int) -> None:
         tp=layout.tp,
         cp=layout.cp,
         cp_style=layout.cp_style,
+        ep=layout.ep,
+        etp=layout.etp,
         dtype=work.dtype,
     )
     weight = DTYPE_BYTES[work.dtype]
@@ -176,6 +206,8 @@ def executor_agrees(plan: Plan, number: int) -> None:
     over_tp = data_parallel.replicated_gradients(graph, view, dense, "")
     said = says(view, [*transformer.collectives(graph), *over_tp])
     said += messages(data_parallel.data_parallel(graph, dense, ""), "dp", dense)
+    expert = dense.of_experts(view)
+    said += messages(data_parallel.expert_data_parallel(graph, expert, ""), "edp", expert)
     said[Sent("all_reduce", "everyone", layout.devices, "backward", 8)] += 1  # the gradients' norm
     assert said == sent
 

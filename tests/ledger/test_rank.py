@@ -7,21 +7,23 @@ import pytest
 import meshwright_ledger
 from planner.spec import catalog
 from planner.spec.documents import InputError
+from planner.spec.layer import MLP, Experts
 from planner.spec.layout import Layout, even_counts, make_stages
 from planner.spec.ledger import both
 from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan
 from planner.spec.workload import Workload
 from tests.examples import gpt2_like, llama_like
+from tests.executor.kinds import KINDS
 
 WITHIN = 0.03
 """Promised for tracked peaks."""
 
 
-def plan(model: ModelSpec, text: str, batch: int, dtype: str = "bf16") -> Plan:
+def plan(model: ModelSpec, text: str, batch: int, dtype: str = "bf16", seq_len: int = 256) -> Plan:
     layout, counts = Layout.parse(text)
     stages = make_stages(layout, counts or even_counts(model.layers, layout.pp * layout.vpp))
-    work = {"seq_len": 256, "global_batch": batch, "dtype": dtype}
+    work = {"seq_len": seq_len, "global_batch": batch, "dtype": dtype}
     return Plan(
         model=model,
         cluster=catalog.find_cluster("h100-sxm:64"),
@@ -87,6 +89,33 @@ def test_rank(model: Any, layout: str, batch: int, dtype: str, ranks: tuple[int,
         assert [line for line in both(predicted, recorded) if line[1] != line[2]] == []
         assert abs(predicted.peak_bytes / recorded.peak_bytes - 1) <= WITHIN
         assert all(message.seconds is not None for message in predicted.messages)
+
+
+def mixture() -> ModelSpec:
+    spec, mlp = wide_llama(), MLP(ffn=128, gated=True, activation="silu")
+    kind = spec.layer.replace(feed_forward=Experts(experts=8, per_token=2, expert=mlp, shared=mlp))
+    return spec.replace(stacks=(spec.main.replace(kinds=(spec.layer, kind), order=(0, 1) * 6),))
+
+
+@pytest.mark.parametrize(
+    ("model", "layout"),
+    [
+        (wide_llama, "cp=4 dp=2 micro_batch=2 zero=1"),
+        (wide_llama, "cp=2 tp=2 pp=2 dp=2 micro_batch=2 zero=3 recompute=full cp_style=all_to_all"),
+        (mixture, "tp=2 pp=2 dp=4 ep=2 etp=2 micro_batch=2 zero=1 recompute=full"),
+        (mixture, "dp=8 ep=4 micro_batch=2 zero=3"),
+        (mixture, "tp=2 dp=4 ep=4 micro_batch=2 zero=2"),
+        (lambda: KINDS["t5"], "tp=2 dp=2 micro_batch=2 zero=1"),
+        (lambda: KINDS["bert-masked"], "tp=2 pp=2 dp=2 micro_batch=2 zero=0"),
+        (lambda: KINDS["bart"], "tp=4 dp=2 micro_batch=1 zero=1 recompute=full"),
+    ],
+)
+def test_messages_of_other_kinds(model: Any, layout: str) -> None:
+    """Sequences over ranks, experts, encoders; the last rank has the fewest rows of a table."""
+    planned = plan(model(), layout, 16, seq_len=64)
+    for rank in (0, planned.layout.devices - 1):
+        predicted, recorded = meshwright_ledger.ledgers(planned, rank)
+        assert [line for line in both(predicted, recorded) if line[1] != line[2]] == []
 
 
 def test_a_message_that_differs_is_shown() -> None:

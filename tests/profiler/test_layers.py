@@ -21,7 +21,7 @@ SEQ_LEN = 16
     ],
 )
 def test_a_timed_layer_computes_what_the_executor_does(spec: ModelSpec) -> None:
-    trained, timed = Layer(spec).double(), layers.Layer(spec).double()
+    trained, timed = Layer(spec, spec.layer).double(), layers.Layer(spec).double()
     weights = {
         name.removeprefix("attention.").removeprefix("mlp."): value
         for name, value in trained.state_dict().items()

@@ -36,10 +36,10 @@ class Played:
     peak_bytes: np.ndarray
 
 
-def outer_choices(blocks: Blocks) -> Iterator[Candidates]:
-    """Every row of the space as a table of its own."""
+def outer_choices(blocks: Blocks, devices: int | None = None) -> Iterator[Candidates]:
+    """Every row of the space (on so many devices) as a table of its own."""
     parts = blocks.model, blocks.cluster, blocks.workload, blocks.runtime
-    for table in space.legal(space.Question(*parts, blocks.cluster.devices)):
+    for table in space.legal(space.Question(*parts, devices or blocks.cluster.devices)):
         for row in range(len(table)):
             yield table.take(np.array([row]))
 

@@ -57,10 +57,10 @@ def test_none_leaves_the_catalogs_numbers() -> None:
 def test_a_saved_plan_predicts_the_same_without_the_catalog(tmp_path: Path) -> None:
     plan = estimate("h100-sxm", "nemo")
     again = planning.explain(documents.load(Plan, documents.save(plan, tmp_path / "plan.json")))
-    assert again.predicted is not None
+    assert again.plan.predicted is not None
     assert plan.predicted is not None
-    assert again.predicted.step_seconds == pytest.approx(plan.predicted.step_seconds, rel=1e-9)
-    assert again.predicted.low_seconds == pytest.approx(plan.predicted.low_seconds, rel=1e-9)
+    assert again.plan.predicted.step_seconds == pytest.approx(plan.predicted.step_seconds, rel=1e-9)
+    assert again.plan.predicted.low_seconds == pytest.approx(plan.predicted.low_seconds, rel=1e-9)
     asked = question.ask(plan.model, plan.cluster, 2048, 64, "bf16", plan.runtime)
     assert asked.calibration is None, "a calibrated cluster is not calibrated twice"
 

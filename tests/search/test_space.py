@@ -10,7 +10,7 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.search import planning, question, space
 from planner.search.stage_split import usual_counts
-from planner.spec import catalog, plain
+from planner.spec import catalog, runnable
 from planner.spec.documents import InputError
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import CONTEXT_STYLES, Runtime
@@ -33,7 +33,7 @@ def drawn(name: str) -> Iterator[Blocks]:
     for model in MODELS:
         for nodes, per_node, batch in ((1, 6, 12), (2, 4, 24), (2, 8, 16)):
             work = Workload(seq_len=48, global_batch=batch)
-            if runtime.models == "plain" and list(plain.problems(model, work.seq_len)):
+            if runtime.models == "runnable" and list(runnable.problems(model, work.seq_len)):
                 continue
             yield blocks(model, gpu_cluster(nodes, per_node), work, runtime)
 

@@ -9,7 +9,7 @@ from planner.spec.cluster import Accelerator, ClusterSpec
 from planner.spec.documents import InputError
 from planner.spec.model import ModelSpec
 from planner.spec.node import Node
-from planner.spec.runtime import SCHEDULES, Runtime
+from planner.spec.runtime import AXES, SCHEDULES, Runtime
 from tests.spec.formula import parameters
 
 INDEX = documents.read_mapping(catalog.FOLDER / "models" / "index.yaml")
@@ -206,7 +206,9 @@ def test_what_the_runtimes_offer():
     native, megatron = (catalog.find_runtime(name) for name in ("native", "megatron-core"))
     assert native.schedules == SCHEDULES
     assert native.recompute == ("none", "selective", "full")
-    assert native.models == "plain"
+    assert native.models == "runnable"
+    assert set(native.axes) == set(AXES)
+    assert native.shares_experts
     assert not native.overlaps_dp
     assert megatron.overlaps_dp
     assert megatron.layer_host_seconds == 2.3e-3

@@ -9,9 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from executor import data
 from executor.apply import apply
+from executor.experts import Experts
 from executor.mesh import close_mesh, make_mesh
 from executor.sent import Sent
+from planner.spec import runnable
 from planner.spec.plan import Plan
 from tests.ledger.recorder import record
 
@@ -23,19 +26,26 @@ def step(plan: Plan) -> list[Sent]:
 
     The norm of the gradients, one number summed over all ranks, has the axis "everyone".
     """
-    mesh = make_mesh(plan.layout, dist.get_rank(), "fake", TIMEOUT)
-    share = apply(plan, mesh, torch.device("cpu"), seed=0, learning_rate=1e-3)
-    shape = plan.layout.micro_batch, plan.workload.seq_len // plan.layout.cp
-    tokens = torch.arange(shape[0] * shape[1]).view(shape) % plan.model.vocab
+    mesh = make_mesh(
+        plan.layout, dist.get_rank(), "fake", TIMEOUT, bool(runnable.experts(plan.model))
+    )
+    cpu = torch.device("cpu")
+    share = apply(plan, mesh, cpu, seed=0, learning_rate=1e-3)
+    for module in share.model.modules():
+        if isinstance(module, Experts):
+            module.even = True
+    tokens, targets = data.microbatches(plan, mesh.place, 0, 0, cpu)[0]
 
     def forward() -> Tensor:
-        return share.model(tokens, tokens)
+        return share.model(tokens, targets)
 
     def after() -> None:
         share.updater.reduce()
         share.updater.update()
 
+    groups = {"ep": mesh.ep, "etp": mesh.etp, "edp": mesh.experts}
     axes = {"tp": mesh.tp, "cp": mesh.cp, "dp": mesh.dp, "everyone": mesh.everyone}
+    axes |= {name: None if peers is None else peers.group for name, peers in groups.items()}
     sent = record(axes, forward, after)
     close_mesh(mesh)
     return sent
