@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRAS ?= exec,dev
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow test-parity test-gpu check format bench goldens calibrations validation planning scaling clean
+.PHONY: setup demo test test-slow test-parity test-gpu check format bench goldens calibrations validation planning lab scaling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 
 	@echo "make calibrations  fit the catalog's constants   make validation  docs/validation.md"
 	@echo "make planning   docs/planning.md             make scaling      planning time, docs/search.md"
+	@echo "make lab        plans on shaped networks, predicted and measured (root)"
 
 setup: .venv/.installed
 
@@ -59,6 +60,9 @@ calibrations: setup
 
 validation: setup
 	$(BIN)/python -m reports.validation.study
+
+lab: setup
+	$(BIN)/python -m laboratory
 
 scaling: setup
 	$(BIN)/python -m reports.planning.scaling

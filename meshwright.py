@@ -178,11 +178,13 @@ def _app() -> Callable[..., Any]:
 
     @app.callback()
     def options(
+        context: typer.Context,
         version: bool = typer.Option(
             False, "--version", callback=_version, is_eager=True, help="Print the version."
         ),
     ) -> None:
         """Plan, simulate, run and judge the parallel training of Transformers."""
+        context.obj = meshwright_ledger
 
     for room in (planner.commands, profiler.commands, executor.commands, reports.commands):
         room.register(app)

@@ -50,6 +50,14 @@ def ledger(
         raise typer.Exit(1)
 
 
+def foresee(plan: "Plan", rank: int) -> "Ledger":
+    """What one rank of a plan is predicted to send and hold."""
+    from planner.cost.blocks import Blocks
+    from planner.cost.messages import predicted_ledger
+
+    return predicted_ledger(Blocks.of_plan(plan), plan, rank)
+
+
 def ledgers(plan: "Plan", rank: int) -> "tuple[Ledger, Ledger]":
     """Both ledgers of a rank. Raises InputError for a plan or rank that cannot be run."""
     from executor.ledger import device_kind, recorded_ledger

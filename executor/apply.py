@@ -28,7 +28,7 @@ from executor.adapted import division as adapted
 from executor.adapted.model import adapt
 from executor.data_parallel import Unit, Updater
 from executor.formats import gradient_dtype, weight_dtype
-from executor.initial import full_value
+from executor.initial import alike_value, full_value
 from executor.mesh import Mesh
 from executor.model import Part, Transformer, meta_model
 from executor.recompute import recompute
@@ -58,19 +58,21 @@ def apply(
     plan: Plan,
     mesh: Mesh,
     device: torch.device,
-    seed: int,
+    seed: int | None,
     learning_rate: float,
     clip_norm: float | None = None,
     module: nn.Module | None = None,
 ) -> Share:
     """Build the rank's share of a plan, with initial values. The plan is known to be runnable.
 
+    seed: None gives all weights one value, which costs no time (executor.emulation).
     module: a user's own, to be divided instead of the model that the plan describes.
     """
     layout = plan.layout
     cut = cut_of(layout, plan.workload.seq_len, mesh.coordinate("cp"))
     model = meta_model(plan.model, cut.tokens) if module is None else adapt(module, plan)
-    value = functools.partial(full_value, seed=seed) if module is None else _own_values(model)
+    given = alike_value if seed is None else functools.partial(full_value, seed=seed)
+    value = given if module is None else _own_values(model)
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
     pipeline.cut(model, plan, mesh.stages)
     context_parallel.divide(model, cut, layout.cp_style, mesh.cp)

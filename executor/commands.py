@@ -14,6 +14,9 @@ WARMUP = typer.Option(3, "--warmup", help="Steps before the timed ones.")
 TIMEOUT = typer.Option("60s", "--timeout", help="How long a rank waits for another.")
 BACKEND = typer.Option("auto", "--backend", help="auto, gloo or nccl.")
 CLIP_NORM = typer.Option(None, "--clip-norm", help="Scale larger gradients down to this norm.")
+EMULATE = typer.Option(
+    None, "--emulate-rank", help="Run one rank alone; messages become waits of predicted length."
+)
 MODULE = typer.Option(
     None, "--module", help="Divide your own module: FILE.py:FUNCTION that builds it."
 )
@@ -26,6 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
+    context: typer.Context,
     plan: Path = PLAN,
     output: Path | None = OUTPUT,
     steps: int = STEPS,
@@ -33,10 +37,12 @@ def run(
     timeout: str = TIMEOUT,
     backend: str = BACKEND,
     clip_norm: float | None = CLIP_NORM,
+    emulate_rank: int | None = EMULATE,
     module: str | None = MODULE,
     output_format: str = FORMAT,
 ) -> None:
     """Run a plan on this machine, one process per rank, and measure it."""
+    from executor.emulation import emulate
     from executor.launch import run_plan
     from executor.options import read_options
     from executor.results import as_json, rows, title
@@ -46,8 +52,13 @@ def run(
     printing.check_format(output_format, ("table", "json"))
     options = read_options(steps, warmup, timeout, backend, clip_norm=clip_norm, module=module)
     chosen = documents.load(Plan, plan)
-    typer.echo(f"running {chosen.layout} on {chosen.layout.devices} ranks ...", err=True)
-    found = run_plan(chosen, options)
+    if emulate_rank is None:
+        typer.echo(f"running {chosen.layout} on {chosen.layout.devices} ranks ...", err=True)
+        found = run_plan(chosen, options)
+    else:
+        typer.echo(f"running rank {emulate_rank} of {chosen.layout} alone ...", err=True)
+        # the front door knows a planner, this room does not
+        found = emulate(chosen, emulate_rank, context.obj.foresee(chosen, emulate_rank), options)
     if output is not None:
         documents.save(found, output)
         typer.echo(f"wrote {output}", err=True)

@@ -94,6 +94,13 @@ class Experts(nn.Module):
         return torch.arange(copies, device=expert.device) % self.count, counts
 
 
+def route_evenly(model: nn.Module) -> None:
+    """Let all experts of a model take copies in turn: for programs without numbers."""
+    for module in model.modules():
+        if isinstance(module, Experts):
+            module.even = True
+
+
 def inverse(order: Tensor) -> Tensor:
     """The permutation that undoes one."""
     back = torch.empty_like(order)

@@ -23,3 +23,8 @@ def full_value(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
     mean = 1.0 if name.endswith("norm.weight") else 0.0
     value = torch.randn(shape, generator=generator, dtype=torch.float32)
     return value.mul_(STANDARD_DEVIATION).add_(mean)
+
+
+def alike_value(name: str, shape: tuple[int, ...]) -> Tensor:
+    """One value for every element of a parameter, without memory: for runs that learn nothing."""
+    return torch.tensor(STANDARD_DEVIATION).expand(shape)

@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from executor import data, refusals
 from executor.apply import apply
-from executor.experts import Experts
+from executor.experts import route_evenly
 from executor.memory import StorageMeter
 from executor.mesh import Mesh, Peers, make_mesh
 from executor.runner import Runner
@@ -32,7 +32,6 @@ from executor.sent import Recorder, Sent, exchanged, fake_group
 from executor.train import resident
 from planner.schedule.action import COMPUTE, Action, Kind
 from planner.spec import runnable
-from planner.spec.documents import InputError
 from planner.spec.ledger import Ledger, Line, Message, Part
 from planner.spec.plan import Plan
 
@@ -46,8 +45,7 @@ NAMES = {"shard": "dp", "copies": "replicas", "experts": "edp"}
 def recorded_ledger(plan: Plan, rank: int) -> Ledger:
     """Run one rank of a plan without its work. Raises InputError."""
     refusals.check(plan)
-    if not 0 <= rank < plan.layout.devices:
-        raise InputError(f"--rank {rank}: the plan has ranks 0 to {plan.layout.devices - 1}")
+    plan.check_rank(rank)
     with fake_group(plan.layout.devices, rank), FakeTensorMode():
         messages, peak = _step(plan, rank, torch.device(device_kind()))
     return Ledger(
@@ -68,21 +66,19 @@ def _step(plan: Plan, rank: int, device: torch.device) -> tuple[tuple[Message, .
     mesh = make_mesh(plan.layout, rank, "fake", TIMEOUT, experts=bool(runnable.experts(plan.model)))
     assert mesh is not None
     share = apply(plan, mesh, device, seed=0, learning_rate=1e-3)
-    for module in share.model.modules():
-        if isinstance(module, Experts):
-            module.even = True
+    route_evenly(share.model)
     runner = Runner(plan, mesh, share, device)
     batch = data.microbatches(plan, mesh.place, 0, 0, device)
     held = [*resident(share), *(tensor for pair in batch for tensor in pair)]
     meter = StorageMeter(held, share.updater.gathered())
-    recorder = Recorder(dict(_groups(mesh)))
+    recorder = Recorder(dict(named_groups(mesh)))
     observer = _Parts(recorder)
     with meter, recorder:
         runner.step(batch, observer)
     return tuple(_messages(observer)), meter.take_peak()
 
 
-def _groups(mesh: Mesh) -> Iterator[tuple[str, Any]]:
+def named_groups(mesh: Mesh) -> Iterator[tuple[str, Any]]:
     """The groups of a mesh by name; those of a pipeline are told apart by a number."""
     for field in fields(mesh):
         value = getattr(mesh, field.name)

@@ -24,6 +24,7 @@ from planner.spec import runnable
 from planner.spec.cluster import Backend
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
+from profiler.machine import enter_network
 
 
 def own_rank(plan: Plan, module: str, command: str) -> int:
@@ -58,6 +59,7 @@ def join(
 ) -> Mesh:
     """Meet the other ranks and make the process groups."""
     progress.mark("meeting the other ranks")
+    enter_network(rank)
     timeout = datetime.timedelta(seconds=timeout_seconds)
     both = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
     dist.init_process_group(both, timeout=timeout)

@@ -53,7 +53,7 @@ class RankResult:
 
 
 class Trainer:
-    """Runs the steps of one rank."""
+    """Runs the steps of one rank. same_weights: those that every plan starts from."""
 
     def __init__(
         self,
@@ -62,13 +62,15 @@ class Trainer:
         device: torch.device,
         options: RunOptions,
         progress: Progress,
+        same_weights: bool = True,
     ):
         progress.mark("building the model")
         self.plan, self.mesh, self.device = plan, mesh, device
         self.options, self.progress = options, progress
         module = None if options.module is None else build(options.module, options.seed)
+        seed = options.seed if same_weights else None
         self.share: Share = apply(
-            plan, mesh, device, options.seed, options.learning_rate, options.clip_norm, module
+            plan, mesh, device, seed, options.learning_rate, options.clip_norm, module
         )
         self.runner = Runner(plan, mesh, self.share, device)
 

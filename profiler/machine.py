@@ -1,5 +1,6 @@
 """The machine a profile is taken on, and the conditions under which its ranks run."""
 
+import ctypes
 import os
 import platform
 import socket
@@ -11,6 +12,10 @@ from planner.spec.profile import Machine
 
 CGROUP = Path("/sys/fs/cgroup")
 CPU_INFO = Path("/proc/cpuinfo")
+NETWORK = "MESHWRIGHT_NETWORK"
+"""Environment variable: namespace (with {rank}), address of rank 0 and device of a network of its
+own, which the ranks of a run live in (`laboratory`)."""
+CLONE_NEWNET = 0x40000000
 
 
 def describe() -> Machine:
@@ -65,6 +70,19 @@ def rank_environment(device: str = "cpu") -> dict[str, str]:
     if loopback and "GLOO_SOCKET_IFNAME" not in os.environ:
         settings["GLOO_SOCKET_IFNAME"] = loopback
     return settings
+
+
+def enter_network(rank: int) -> None:
+    """Move this process to its rank's network, if the ranks have one. Call it before any thread
+    is started: only the calling one moves."""
+    if NETWORK not in os.environ:
+        return
+    name, address, device = os.environ[NETWORK].format(rank=rank).split(",")
+    with (Path("/run/netns") / name).open("rb") as namespace:
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.setns(namespace.fileno(), CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"cannot enter the network namespace {name}")
+    os.environ |= {"MASTER_ADDR": address, "GLOO_SOCKET_IFNAME": device}
 
 
 def processor() -> str:

@@ -26,6 +26,7 @@ import torch.distributed as dist
 from profiler import interference, kinds, launch, stopwatch
 from profiler.kinds import OperatorRequest
 from profiler.layers import Reference, Stack
+from profiler.machine import enter_network
 from profiler.transfers import Transfer
 
 ROTATING_BYTES = 64 << 20
@@ -296,6 +297,7 @@ def _child(rank: int, spec: dict[str, Any]) -> None:
         if other != rank:
             for descriptor in descriptors:
                 os.close(descriptor)
+    enter_network(rank)
     worker = Worker(rank, len(pipes), spec["device"], spec["store"])
     serve(worker, *pipes[rank])
 

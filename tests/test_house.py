@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "rich",
     },
     "reports": {"reports", "planner", "pandas", "matplotlib", "jinja2", "typer", "rich", "numpy"},
+    "laboratory": {"laboratory", "planner", "profiler", "executor"},
     "meshwright_demo": {"planner", "profiler", "executor", "reports", "typer", "rich"},
     "meshwright_ledger": {"planner", "executor", "typer"},
     "meshwright_train": {"planner", "profiler", "executor", "typer", "rich"},
@@ -94,7 +95,7 @@ FLOORS = [
 def sources() -> list[Path]:
     rooms = [
         path
-        for room in ("planner", "profiler", "executor", "reports")
+        for room in ("planner", "profiler", "executor", "reports", "laboratory")
         for path in (ROOT / room).rglob("*.py")
     ]
     return sorted([*rooms, *ROOT.glob("meshwright*.py")])

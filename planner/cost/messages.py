@@ -56,7 +56,11 @@ LINE_BYTES = 64
 
 
 def predicted_ledger(blocks: Blocks, plan: Plan, rank: int) -> Ledger:
-    """Messages and peak of one rank of a plan. Raises InputError for what is not counted."""
+    """Messages and peak of one rank of a plan.
+
+    Raises InputError for a rank it has not, and for what is not counted.
+    """
+    plan.check_rank(rank)
     if plan.layout.sync == "parameter_server":
         raise InputError(
             "ledger: sync=parameter_server: which parameters a server serves is not predicted; "

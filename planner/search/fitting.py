@@ -14,15 +14,27 @@ own constants. Bounds are physical limits. low, high of a constant: x_j -/+ 1.28
 
 J of the runs alone and noise the spread of their residuals. Where sigma_j is nearly s_j the runs
 said nothing: `identified` drops the constant, and the catalog's number stays.
+
+A constant of a floor (max) has no gradient while nothing lies on the floor: descent alone leaves it
+where it began. So a fit that begins at the priors looks across: after the descent every constant
+of which the runs say nothing there (|J_j| s_j < SILENT) is tried in turn at x_j + k * s_j, k in
+ACROSS, the best is kept, and the descent goes on from there.
+
+A likelihood other than rho may be asked (`Student`). evidence of a fit: the log of its marginal
+likelihood, less what does not depend on the priors, by Laplace's approximation (MacKay 1992):
+
+    -1/2 * [ the minimum + sum_j log s_j**2 + log det( J'J + diag(1/s_j**2) ) ]
 """
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
+from scipy.optimize import OptimizeResult, least_squares
 
 from planner.search.case_tables import CaseTables
 from planner.spec.calibration import Constant, ConstantName
@@ -89,6 +101,43 @@ KNOWN = 0.7
 
 NOTHING: Mapping[str, float] = {}
 
+ACROSS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
+"""Assumed: where to look for a constant, in spreads of its prior."""
+
+SILENT = 0.5
+"""Assumed: there the runs narrow a constant by a tenth; 1 / sqrt(1 + SILENT**2) of its spread."""
+
+WORTH = 1e-3
+"""Assumed: a point across must be better by that share, or the descent was at its end."""
+
+Loss = Callable[[Floats], Floats]
+"""Signed square roots of -2 log likelihood of errors in log seconds."""
+
+
+def smooth_absolute(errors: Floats) -> Floats:
+    """rho of the top of the file."""
+    z = errors / SCALE
+    result: Floats = np.sign(z) * np.sqrt(2 * (np.sqrt(1 + z**2) - 1))
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """Student's t: -2 log likelihood = (degrees + 1) * log(1 + (error / scale)**2 / degrees).
+
+    Unlike rho it lets go of a run that is far off: the force on it falls with its distance.
+    """
+
+    scale: float
+    degrees: float
+
+    def __call__(self, errors: Floats) -> Floats:
+        """Signed square roots."""
+        z = errors / self.scale
+        many = self.degrees
+        result: Floats = np.sign(z) * np.sqrt((many + 1) * np.log1p(z**2 / many))
+        return result
+
 
 def time_names(cases: Sequence[Case]) -> tuple[ConstantName, ...]:
     """The constants of time: a runtime with a stage floor has that one, others the loss's."""
@@ -98,10 +147,14 @@ def time_names(cases: Sequence[Case]) -> tuple[ConstantName, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Fitted constants with where they may lie. sigmas: the spread of each one's log."""
+    """Fitted constants with where they may lie. sigmas: the spread of each one's log.
+
+    evidence: how well the priors with the runs explain the runs (top of the file).
+    """
 
     constants: dict[ConstantName, Constant]
     sigmas: dict[ConstantName, float]
+    evidence: float = 0.0
 
     @property
     def values(self) -> dict[str, float]:
@@ -119,12 +172,13 @@ def fit_time(
     names: Sequence[ConstantName] | None = None,
     priors: Priors = PRIORS,
     fixed: Mapping[str, float] = NOTHING,
+    loss: Loss = smooth_absolute,
 ) -> Fit:
     """Fit constants of time to the measured seconds of all cases. fixed: others, left alone."""
     measured = np.array([case.step_seconds for case in tables.cases], dtype=np.float64)
     names = time_names(tables.cases) if names is None else names
     predict = _Predictor(tables, fixed, 0)
-    return solve(predict, measured, names, _weights(tables.cases), start, priors)
+    return solve(predict, measured, names, _weights(tables.cases), start, priors, loss)
 
 
 def fit_memory(
@@ -159,36 +213,90 @@ def solve(
     weights: Floats,
     start: Mapping[str, float] | None,
     priors: Priors,
+    loss: Loss = smooth_absolute,
 ) -> Fit:
     """Fit constants so that what `predict` says of them is what was measured (top of the file).
 
-    weights: square roots, one per measured number. start: where to begin (default: the middles).
+    weights: square roots, one per measured number. start: where to begin, already near; without,
+    the fit begins at the priors' middles and looks across.
     """
     if not names:
         return Fit({}, {})
-    known = [priors[name] for name in names]
-    middle = np.log([prior.middle for prior in known])
-    spread = np.array([prior.spread for prior in known])
-    low, high = (np.log([getattr(p, side) for p in known]) for side in ("low", "high"))
-    logs = np.log(measured)
-
-    def residuals(x: Floats) -> Floats:
-        values = {str(name): float(v) for name, v in zip(names, np.exp(x), strict=True)}
-        errors = (np.log(predict(values)) - logs) / SCALE
-        robust = np.sign(errors) * np.sqrt(2 * (np.sqrt(1 + errors**2) - 1))
-        return np.concatenate([weights * robust, (x - middle) / spread])
-
-    starts = {} if start is None else start
-    first = np.array([np.log(starts.get(str(n), priors[n].middle)) for n in names])
-    inside = np.clip(first, low + 1e-6, high - 1e-6)
-    found = least_squares(
-        residuals, inside, bounds=(low, high), diff_step=1e-3, xtol=1e-5, ftol=1e-5, max_nfev=40
-    )
-    data = found.jac[: len(logs)]
-    noise = max(1.0, float(np.median(np.abs(found.fun[: len(logs)]))) / 0.6745)
+    asked = _Objective(predict, np.log(measured), tuple(names), weights, priors, loss)
+    found = asked.descend(asked.begin(start or {}))
+    if start is None:
+        found = asked.look_across(found)
+    count, spread = len(measured), asked.spread
+    data = found.jac[:count]
+    noise = max(1.0, float(np.median(np.abs(found.fun[:count]))) / 0.6745)
     sigma = np.sqrt(np.diag(np.linalg.inv(data.T @ data / noise**2 + np.diag(1 / spread**2))))
     constants = {n: _constant(*each) for n, *each in zip(names, found.x, sigma, strict=True)}
-    return Fit(constants, dict(zip(names, sigma.tolist(), strict=True)))
+    curved = np.linalg.slogdet(found.jac.T @ found.jac)[1]
+    evidence = -float(found.cost) - float(np.log(spread).sum()) - 0.5 * float(curved)
+    return Fit(constants, dict(zip(names, sigma.tolist(), strict=True)), evidence)
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """What is minimised, over the logs of the named constants."""
+
+    predict: Callable[[Mapping[str, float]], Floats]
+    logs: Floats
+    names: tuple[ConstantName, ...]
+    weights: Floats
+    priors: Priors
+    loss: Loss
+
+    @functools.cached_property
+    def middle(self) -> Floats:
+        return np.log([self.priors[name].middle for name in self.names])
+
+    @functools.cached_property
+    def spread(self) -> Floats:
+        return np.array([self.priors[name].spread for name in self.names])
+
+    @functools.cached_property
+    def bounds(self) -> tuple[Floats, Floats]:
+        known = [self.priors[name] for name in self.names]
+        return np.log([each.low for each in known]), np.log([each.high for each in known])
+
+    def begin(self, start: Mapping[str, float]) -> Floats:
+        """Where a descent from some values begins."""
+        values = [start.get(str(n), self.priors[n].middle) for n in self.names]
+        return self._inside(np.log(values))
+
+    def residuals(self, x: Floats) -> Floats:
+        """Signed roots of all terms: those of the runs, then those of the priors."""
+        values = {str(name): float(v) for name, v in zip(self.names, np.exp(x), strict=True)}
+        runs = self.loss(np.log(self.predict(values)) - self.logs)
+        return np.concatenate([self.weights * runs, (x - self.middle) / self.spread])
+
+    def descend(self, begin: Floats) -> OptimizeResult:
+        """The minimum that least squares reach from there."""
+        limits: dict[str, Any] = {"xtol": 1e-5, "ftol": 1e-5, "max_nfev": 40, "diff_step": 1e-3}
+        return least_squares(self.residuals, begin, bounds=self.bounds, **limits)
+
+    def look_across(self, found: OptimizeResult) -> OptimizeResult:
+        """The minimum reached from the best point across, if it is lower."""
+        best, cost = found.x, float(found.cost)
+        slopes = np.linalg.norm(found.jac[: len(self.logs)], axis=0) * self.spread
+        for place in np.flatnonzero(slopes < SILENT).tolist():
+            for x in self._moved(best, place):
+                tried = 0.5 * float((self.residuals(x) ** 2).sum())
+                if tried < cost:
+                    best, cost = x, tried
+        if cost > (1 - WORTH) * found.cost:
+            return found
+        return self.descend(self._inside(best))
+
+    def _moved(self, x: Floats, place: int) -> list[Floats]:
+        steps = self.spread[place] * np.array(ACROSS)
+        return [self._inside(x + step * (np.arange(len(x)) == place)) for step in steps]
+
+    def _inside(self, x: Floats) -> Floats:
+        low, high = self.bounds
+        result: Floats = np.clip(x, low + 1e-6, high - 1e-6)
+        return result
 
 
 def _constant(x: float, sigma: float) -> Constant:

@@ -111,13 +111,16 @@ def frontier(labels: Floats, group: Ints) -> Ints:
     the next one leads.
     """
     left = np.lexsort((labels.sum(axis=1), group))
-    kept = []
+    # numbers that are the same in all labels decide nothing; one row per number, which numpy likes
+    differs = (labels != labels[:1]).any(axis=0)
+    numbers, own = labels[left][:, differs].T.copy(), group[left]
+    kept: list[Ints] = []
     while len(left):
-        own = group[left]
         first = np.flatnonzero(np.append(True, own[1:] != own[:-1]))
-        leaders = left[first]
-        kept.append(leaders)
-        leader = np.repeat(leaders, np.diff(np.append(first, len(left))))
-        worse = (labels[left] >= labels[leader] * (1 - NOISE)).all(axis=1)
-        left = left[~worse]
+        kept.append(left[first])
+        led = np.diff(np.append(first, len(left)))
+        leader = np.repeat(numbers[:, first] * (1 - NOISE), led, axis=1)
+        better = np.asarray((numbers < leader).any(axis=0))
+        better[first] = False
+        left, own, numbers = left[better], own[better], numbers[:, better]
     return np.sort(np.concatenate(kept)) if kept else left

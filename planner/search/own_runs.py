@@ -1,20 +1,45 @@
 """A user's own calibration: the nearest one of the catalog, moved by a dozen of their own runs.
 
-The fit is that of planner.search.fitting with other priors: the middle of every constant is the
-starting calibration's value (where it has none, the catalog's number), its spread NARROW of the
-general one, because a cluster of the same kind differs less than any cluster may. Runs are left
-out one by one for the error that a further run of this cluster will have, and for the band.
+The most probable constants x (logs) given the runs i and the start x0, whose value is the prior's
+middle (where the start has none, the catalog's number):
+
+    minimise  sum_i -2 log t( log T_i(x) - log t_i )  +  sum_j ( (x_j - x0_j) / (k * s_j) )**2
+
+t        Student's, of DEGREES, for some of ten runs are slow or odd; its scale gives a median
+         error of q times that of the start, held out. A run says no more about a constant than
+         the model can say about a run.
+s_j      how far the constant varies between the catalog's calibrations (planner.search.differences)
+k, q     which share of these spreads remains within one kind of cluster, and of the start's error
+         within this one: those of SHARES and NOISES under which the runs are most probable, all
+         constants integrated out (`Fit.evidence`; MacKay 1992). Runs that the start predicts as
+         well as it predicts its own keep every constant near it; runs that lie far off in a way
+         that a constant explains set that constant free.
+
+Peaks are fitted by rho of planner.search.fitting and k = NARROW. Runs are left out one by one for
+the error that a further run of this cluster will have, and for the band; k and q stay those of all
+runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from planner.search import fitting
 from planner.search.case_tables import CaseTables
-from planner.search.fitting import MEMORY, PRIORS, TIME, Fit, Floats, Priors, Values
+from planner.search.differences import known_calibrations, spreads_between
+from planner.search.fitting import (
+    MEMORY,
+    PRIORS,
+    SCALE,
+    TIME,
+    Fit,
+    Floats,
+    Priors,
+    Student,
+    Values,
+)
 from planner.search.holdout import band, coverage, held_out, spread
 from planner.spec.calibration import (
     OF_ACCELERATOR,
@@ -29,7 +54,23 @@ from planner.spec.run_case import Case
 from planner.spec.runtime import Runtime
 
 NARROW = 0.6
-"""Assumed: of a general prior's spread, what is left once the kind of cluster is known."""
+"""Assumed, of peaks: which share of the spread between clusters remains within one kind."""
+
+SHARES = (2.0, 1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
+"""k: of the spread between clusters; every one as probable as the others beforehand."""
+
+NOISES = (1.0, 1 / 2, 1 / 4)
+"""q: of the start's error; a new cluster is not noisier than what has been held out so far."""
+
+DEGREES = 4.0
+"""Fitted: held out, p90 over median of the error is 2.6 to 5.9 in the catalog's sources and 2.9 in
+the middle one (docs/validation.md), as of Student's t with 4 degrees; a normal's is 2.4."""
+
+MIDDLE = 0.7407
+"""The median of the absolute value of Student's t with 4 degrees of freedom."""
+
+REPEATS = 0.01
+"""Assumed: no start is better than that; repeats in the sources differ by 1 to 5 %."""
 
 OF_MEMORY = ("memory_low", "memory_high", "memory_quantiles")
 
@@ -53,14 +94,14 @@ def fit_own(cases: Sequence[Case], start: Calibration | None, date: str, where: 
     weighed = [case for case in cases if case.peak_bytes]
     first = _one_kind(timed)
     pair = first.cluster.accelerator.name, first.runtime.name
-    priors = own_priors(first.cluster, first.runtime, start)
+    asked = own_time(first, start, spreads_between(known_calibrations()))
     tables = CaseTables(timed)
-    found = fit_own_time(tables, start, priors)
+    found, degree = asked.fit(tables)
     fixed = _others(start, found)
-    memory = fit_own_memory(weighed, start, priors)
+    memory = fit_own_memory(weighed, scaled(asked.priors, NARROW))
 
     def again(some: CaseTables, begin: Values | None) -> Fit:
-        return fit_own_time(some, start, priors, begin)
+        return asked.fit_at(degree, some, begin)
 
     held = held_out(tables, list(range(len(timed))), again, found.values, fixed)
     measured = np.array([case.step_seconds for case in timed], dtype=np.float64)
@@ -86,16 +127,91 @@ def fit_own(cases: Sequence[Case], start: Calibration | None, date: str, where: 
     return OwnFit(made, tuple(timed), tables.predict(made.values())[0], held.step_seconds)
 
 
-def fit_own_time(
-    tables: CaseTables, start: Calibration | None, priors: Priors, begin: Values | None = None
-) -> Fit:
-    """The constants of time, from the start's values on."""
-    names = [*TIME, "loss_passes"]
-    names += ["stage_floor_seconds"] if start and "stage_floor_seconds" in start.constants else []
-    return fitting.fit_time(tables, begin, names, priors)
+class Degree(NamedTuple):
+    """How alike clusters of one kind are: shares of the spreads and of the start's noise."""
+
+    share: float
+    noise: float
 
 
-def fit_own_memory(cases: Sequence[Case], start: Calibration | None, priors: Priors) -> Fit:
+class _Found(NamedTuple):
+    """evidence: of the runs; that of the fit leaves out what depends on the noise alone."""
+
+    evidence: float
+    fit: Fit
+    degree: Degree
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTime:
+    """How constants of time are moved by runs (top of the file).
+
+    priors: around the start, as wide as clusters differ. loss: of a run's error.
+    """
+
+    names: tuple[ConstantName, ...]
+    priors: Priors
+    loss: Student
+
+    def fit(self, tables: CaseTables) -> tuple[Fit, Degree]:
+        """The most probable constants, and the degree under which the runs are most probable.
+
+        Shares, and noises, are gone through for as long as the runs become more probable.
+        """
+        best: _Found | None = None
+        for noise in NOISES:
+            found = self._along_shares(tables, noise, best and best.fit.values)
+            if best and found.evidence <= best.evidence:
+                break
+            best = found
+        assert best is not None
+        return best.fit, best.degree
+
+    def _along_shares(self, tables: CaseTables, noise: float, begin: Values | None) -> _Found:
+        best: _Found | None = None
+        for share in SHARES:
+            degree = Degree(share, noise)
+            fit = self.fit_at(degree, tables, begin)
+            begin = fit.values
+            evidence = fit.evidence - len(tables.cases) * float(np.log(noise))
+            if best and evidence <= best.evidence:
+                break
+            best = _Found(evidence, fit, degree)
+        assert best is not None
+        return best
+
+    def fit_at(self, degree: Degree, tables: CaseTables, begin: Values | None = None) -> Fit:
+        """The most probable constants, where so much of the spreads and the noise remains."""
+        measured = np.array([case.step_seconds for case in tables.cases], dtype=np.float64)
+        alike = np.ones(len(measured))
+
+        def predict(values: Values) -> Floats:
+            return tables.predict(values)[0]
+
+        priors = scaled(self.priors, degree.share)
+        loss = Student(self.loss.scale * degree.noise, self.loss.degrees)
+        return fitting.solve(predict, measured, self.names, alike, begin, priors, loss)
+
+
+def own_time(
+    first: Case, start: Calibration | None, spreads: Mapping[ConstantName, float]
+) -> OwnTime:
+    """For runs like the first one. spreads: of constants between clusters."""
+    floor = start is not None and "stage_floor_seconds" in start.constants
+    return OwnTime(
+        names=(*TIME, "loss_passes", *(("stage_floor_seconds",) if floor else ())),
+        priors=own_priors(first.cluster, first.runtime, start, spreads),
+        loss=own_loss(start),
+    )
+
+
+def own_loss(start: Calibration | None) -> Student:
+    """A run may lie as far from its prediction as the start's own do, held out."""
+    error = start.median_error if start else None
+    return Student(SCALE if error is None else max(error, REPEATS) / MIDDLE, DEGREES)
+
+
+def fit_own_memory(cases: Sequence[Case], priors: Priors) -> Fit:
     """The constants of memory, if there are peaks to fit them to."""
     if not cases:
         return Fit({}, {})
@@ -104,17 +220,27 @@ def fit_own_memory(cases: Sequence[Case], start: Calibration | None, priors: Pri
     return fitting.fit_memory(CaseTables(cases), None, names, priors)
 
 
-def own_priors(cluster: ClusterSpec, runtime: Runtime, start: Calibration | None) -> Priors:
-    """The general priors, narrower and around what is known of this kind of cluster."""
+def own_priors(
+    cluster: ClusterSpec,
+    runtime: Runtime,
+    start: Calibration | None,
+    spreads: Mapping[ConstantName, float],
+) -> Priors:
+    """Around what is known of this kind of cluster, as wide as the spreads."""
     known = _catalog_numbers(cluster, runtime) | (start.values() if start else {})
     return {
         name: replace(
             prior,
             middle=min(max(known.get(str(name), prior.middle), prior.low), prior.high),
-            spread=prior.spread * NARROW,
+            spread=spreads[name],
         )
         for name, prior in PRIORS.items()
     }
+
+
+def scaled(priors: Priors, share: float) -> Priors:
+    """The same middles, a share of the spreads."""
+    return {name: replace(prior, spread=share * prior.spread) for name, prior in priors.items()}
 
 
 def _catalog_numbers(cluster: ClusterSpec, runtime: Runtime) -> dict[str, float]:

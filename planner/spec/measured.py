@@ -24,6 +24,9 @@ class Measured(Document):
     peak_bytes by rank: bytes held by tensors at their highest (CUDA allocator on GPUs, live
     tensor storages on CPUs). resident_bytes by rank: the process as the operating system
     sees it. loss and gradient_norm per step, warm-up included.
+
+    emulated_rank: only this rank was run, alone, and its messages were waits of predicted length,
+    waited_seconds of every step (`meshwright run --emulate-rank`); it has no loss.
     """
 
     SCHEMA = "measured/1"
@@ -40,3 +43,5 @@ class Measured(Document):
     warmup_steps: int = pydantic.Field(ge=0)
     machine: Machine
     timeline: Timeline | None = None
+    emulated_rank: int | None = None
+    waited_seconds: float | None = None

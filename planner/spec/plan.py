@@ -7,7 +7,7 @@ import pydantic
 from planner.spec.asked import Asked
 from planner.spec.calibration import Calibration
 from planner.spec.cluster import ClusterSpec
-from planner.spec.documents import Document, Frozen
+from planner.spec.documents import Document, Frozen, InputError
 from planner.spec.layout import Layout, Stage, title
 from planner.spec.model import ModelSpec
 from planner.spec.profile import Profile
@@ -105,6 +105,11 @@ class Plan(Document):
                 f"the layers per stage must sum to that"
             )
         return self
+
+    def check_rank(self, rank: int) -> None:
+        """Raise InputError unless the plan has the rank."""
+        if not 0 <= rank < self.layout.devices:
+            raise InputError(f"rank {rank}: the plan has ranks 0 to {self.layout.devices - 1}")
 
     @property
     def microbatches(self) -> int:

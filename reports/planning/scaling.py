@@ -82,7 +82,7 @@ def measured(curve: str, size: int) -> Cost:
 def read(folder: Path) -> dict[str, list[Cost]]:
     """The kept curves."""
     path = folder / KEPT
-    rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    rows = list(csv.DictReader(io.StringIO(path.read_text()))) if path.exists() else []
     found: dict[str, list[Cost]] = {}
     for row in rows:
         numbers = float(row["cpu_seconds"]), int(row["choices"]), int(row["solved"])

@@ -74,6 +74,9 @@ CASES: list[tuple[Any, str, int, str, tuple[int, ...]]] = [
         (0, 127),
     ),
     (wide_gpt2, "dp=4 pp=3 vpp=2 micro_batch=2 schedule=zbv", 96, "bf16", (0, 11)),
+    (wide_llama, "dp=2 cp=2 tp=2 pp=2 micro_batch=2 zero=1 cp_style=ring", 16, "bf16", (5,)),
+    (wide_llama, "dp=2 cp=4 tp=2 micro_batch=2 cp_style=all_to_all", 16, "bf16", (15,)),
+    (wide_llama, "dp=4 cp=2 tp=2 micro_batch=2 cp_style=all_gather", 16, "bf16", (0,)),
     (wide_llama, "dp=16 micro_batch=2 zero=3", 64, "bf16", (5,)),
     (wide_gpt2, "dp=4 tp=2 pp=2 micro_batch=2 zero=2", 64, "bf16", (1, 14)),
     (wide_gpt2, "dp=8 pp=2 micro_batch=2 zero=3 shard=4 schedule=gpipe", 64, "fp32", (15,)),
@@ -129,7 +132,7 @@ def test_a_message_that_differs_is_shown() -> None:
 
 
 def test_a_rank_that_does_not_exist() -> None:
-    with pytest.raises(InputError, match=r"--rank 4: the plan has ranks 0 to 3"):
+    with pytest.raises(InputError, match=r"rank 4: the plan has ranks 0 to 3"):
         meshwright_ledger.ledgers(
             plan(gpt2_like(max_positions=256), "dp=2 tp=2 micro_batch=1", 4), 4
         )

@@ -1,10 +1,14 @@
 """Fitting: constants that made the runs are found again; what no run says stays at its prior."""
 
 import dataclasses
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
 from planner.search import fitting
 from planner.search.case_tables import CaseTables
@@ -73,6 +77,60 @@ def test_what_no_run_says_stays_at_its_prior() -> None:
     assert found.values["network_efficiency"] == pytest.approx(prior.middle, rel=1e-3)
     assert "network_efficiency" not in found.identified()
     assert "matmul_efficiency" in found.identified()
+
+
+SIZES = np.linspace(1.0, 3.0, 12)
+
+
+def on_a_floor(values: Mapping[str, float]) -> fitting.Floats:
+    """Steps that grow with their size, but are never shorter than a floor."""
+    return np.maximum(SIZES / values["matmul_efficiency"], 1e3 * values["stage_floor_seconds"])
+
+
+def test_a_floor_that_no_run_lies_on_at_first_is_found() -> None:
+    """At its prior's middle the floor is below every step: descent alone sees no slope."""
+    true = {"matmul_efficiency": 0.6, "stage_floor_seconds": 4e-3}
+    names, alike = tuple(true), np.ones(len(SIZES))
+    arguments = (on_a_floor, on_a_floor(true), names, alike)
+    stuck = fitting.solve(*arguments, dict.fromkeys(names, 1e-3) | {names[0]: 0.7}, fitting.PRIORS)
+    found = fitting.solve(*arguments, None, fitting.PRIORS)
+    assert stuck.values["stage_floor_seconds"] == pytest.approx(1e-3, rel=1e-3)
+    for name, value in true.items():
+        assert found.values[name] == pytest.approx(value, rel=0.02)
+
+
+@given(st.floats(0.01, 1.0), st.floats(1.0, 50.0))
+def test_student_lets_go_of_what_is_far(scale: float, degrees: float) -> None:
+    loss = fitting.Student(scale, degrees)
+    errors = scale * np.array([-9.0, -2.0, 0.0, 1.0, 2.0, 9.0, 99.0])
+    terms = loss(errors)
+    assert list(terms) == sorted(terms)
+    assert terms[2] == 0
+    assert terms[0] == pytest.approx(-terms[5])
+    expected = -2 * (stats.t.logpdf(errors / scale, degrees) - stats.t.logpdf(0.0, degrees))
+    assert terms**2 == pytest.approx(expected)
+
+
+def test_evidence_prefers_priors_as_wide_as_the_constants_are_apart() -> None:
+    """A straight model, where Laplace's approximation is exact but for the loss."""
+
+    def evidence(share: float, value: float) -> float:
+        priors = {
+            "matmul_efficiency": fitting.Prior(0.5, 0.01, 10.0, share),
+        }
+        measured = SIZES / value
+        return fitting.solve(
+            lambda values: SIZES / values["matmul_efficiency"],
+            measured,
+            ("matmul_efficiency",),
+            np.ones(len(SIZES)),
+            None,
+            priors,
+        ).evidence
+
+    shares = [0.001, 0.01, 0.1, 0.5, 2.0, 10.0]
+    assert max(shares, key=lambda share: evidence(share, 0.5)) == 0.001
+    assert max(shares, key=lambda share: evidence(share, 0.5 * np.exp(0.5))) == 0.5
 
 
 def test_bands_of_drawn_ratios_cover_what_they_say() -> None:

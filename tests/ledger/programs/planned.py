@@ -11,7 +11,7 @@ from torch import Tensor
 
 from executor import data
 from executor.apply import apply
-from executor.experts import Experts
+from executor.experts import route_evenly
 from executor.mesh import close_mesh, make_mesh
 from executor.sent import Sent
 from planner.spec import runnable
@@ -31,9 +31,7 @@ def step(plan: Plan) -> list[Sent]:
     )
     cpu = torch.device("cpu")
     share = apply(plan, mesh, cpu, seed=0, learning_rate=1e-3)
-    for module in share.model.modules():
-        if isinstance(module, Experts):
-            module.even = True
+    route_evenly(share.model)
     tokens, targets = data.microbatches(plan, mesh.place, 0, 0, cpu)[0]
 
     def forward() -> Tensor:

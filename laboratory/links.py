@@ -1,0 +1,51 @@
+"""Links: every collective that a plan of a topology may send, measured there.
+
+Groups of ranks as layouts make them: n ranks at stride s, all such groups at once or a single one.
+A sample says over how many nodes its groups are spread (the worst placed, as the planner asks).
+"""
+
+from collections.abc import Iterator
+
+from laboratory.topology import Topology
+from planner.spec.profile import CollectiveOp, CollectiveSample
+from profiler.collectives import CollectiveRequest, measure_collective
+from profiler.team import Team
+
+OPS: tuple[CollectiveOp, ...] = (
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "all_to_all",
+    "send_recv",
+)
+KIB, MIB = 1 << 10, 1 << 20
+SIZES = (KIB, 16 * KIB, 128 * KIB, 512 * KIB, 4 * MIB)
+"""Below the smallest a time is constant, above the largest in proportion."""
+SECONDS = 0.5
+"""For one sample; links that others share need more than a lap or two."""
+
+
+def requests(topology: Topology) -> list[CollectiveRequest]:
+    """What is worth measuring."""
+    ranks, found = topology.ranks, []
+    for size in (n for n in range(2, ranks + 1) if ranks % n == 0):
+        for stride in (n for n in range(1, ranks) if ranks % (size * n) == 0):
+            several = ranks // size
+            for groups in {1, several} if stride == 1 else {several}:
+                found.append((size, groups, stride))
+    return [
+        CollectiveRequest(op, size, groups, message, stride)
+        for size, groups, stride in found
+        for op in OPS
+        for message in SIZES
+        if op != "send_recv" or size == 2
+    ]
+
+
+def measured(topology: Topology) -> Iterator[CollectiveSample]:
+    """Samples of a network that is up (laboratory.network)."""
+    with Team(topology.ranks) as team:
+        for request in requests(topology):
+            sample = measure_collective(request, team, SECONDS)
+            nodes = max(topology.spread(members) for members in request.members)
+            yield sample.model_copy(update={"nodes": nodes})
