@@ -25,14 +25,15 @@ its neighbour, so alpha counts double; all_to_all takes 2 alpha however many ran
 broadcast is a binomial tree (gloo source, broadcast.cc): ceil(log2 n) * (alpha + S/B). NCCL has
 rings only for it, in pieces that follow each other, so each link carries S once.
 
-A profile of the machine replaces the formulas: log-log interpolation between the measured
-sizes, proportional above the largest and constant below the smallest one; with a single size the
-formula keeps its shape and gets the measurement's height. A measurement that notes over how many
-nodes its group was spread stands only for groups spread over as many; where it crosses nodes,
-groups share network cards, so it must have been taken with at least as many groups at once. Of
-groups at several strides those of the nearest number of groups count, then the nearest stride. Of
-results in place and out of place the kind that training uses is taken: all_reduce and broadcast
-in place, the others out of place.
+A profile of the machine replaces the formulas: straight lines between the measured sizes (a
+latency and a bandwidth each); below the smallest size a time is constant, above the largest it
+grows as over the last two, at least as over all of them and at most in proportion. With a single
+size the formula keeps its shape and gets the measurement's height. A measurement that notes
+over how many nodes its group was spread stands only for groups spread over as many; where it
+crosses nodes, groups share network cards, so it must have been taken with at least as many groups
+at once. Of groups at several strides those of the nearest number of groups count, then the nearest
+stride. Of results in place and out of place the kind that training uses is taken: all_reduce and
+broadcast in place, the others out of place.
 """
 
 import functools
@@ -294,14 +295,14 @@ def _through(formula: Curve, sample: CollectiveSample) -> Curve:
 
 
 def _interpolation(samples: list[CollectiveSample]) -> Curve:
-    sizes = np.log([max(1.0, s.message_bytes) for s in samples])
-    seconds = np.log(np.maximum.accumulate([s.seconds for s in samples]))
+    sizes = np.array([s.message_bytes for s in samples], dtype=np.float64)
+    seconds = np.maximum.accumulate([s.seconds for s in samples])
+    slopes = (seconds[-1] - seconds[[-2, 0]]) / (sizes[-1] - sizes[[-2, 0]])
+    slope = min(slopes.max(), seconds[-1] / sizes[-1])
 
     def curve(message_bytes: Floats) -> Floats:
-        logs = np.log(message_bytes)
-        inside = np.interp(logs, sizes, seconds)
-        beyond = np.maximum(logs - sizes[-1], 0.0)
-        result: Floats = np.exp(inside + beyond)
+        inside = np.interp(message_bytes, sizes, seconds)
+        result: Floats = inside + slope * np.maximum(message_bytes - sizes[-1], 0.0)
         return result
 
     return curve

@@ -112,6 +112,18 @@ def times_with(*samples: CollectiveSample) -> CollectiveTimes:
     return CollectiveTimes(gpu_cluster(nodes=8), profile)
 
 
+@given(st.floats(0, 1e-2), st.floats(1e6, 1e11), st.lists(st.floats(0.1, 1e9), min_size=1))
+def test_a_latency_and_a_bandwidth_are_found_again(
+    latency: float, bandwidth: float, asked: list[float]
+) -> None:
+    """Between the measured sizes and beyond them."""
+    known = [noted(size, latency + size / bandwidth) for size in (1e3, 1e5, 1e7)]
+    times = times_with(*known)
+    for size in asked:
+        expected = latency + max(size, 1e3) / bandwidth
+        assert float(times.seconds("all_reduce", 8, 1, 1, size)) == pytest.approx(expected)
+
+
 def test_a_measurement_stands_for_groups_over_as_many_nodes() -> None:
     """8 ranks in a node, 8 ranks in 8 nodes, and a measurement that does not say."""
     inside = times_with(*(noted(size, 1e-3, nodes=1) for size in (1e3, 1e6)))
