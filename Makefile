@@ -3,13 +3,14 @@ PYTHON ?= python3
 EXTRAS ?= exec,dev
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow test-gpu check format bench goldens calibrations validation planning lab scaling clean
+.PHONY: setup demo test test-slow test-parity test-gpu check format bench goldens calibrations validation planning lab scaling clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup      create .venv with the console script .venv/bin/meshwright"
 	@echo "make demo       profile this machine, plan, run, compare, report (runs/demo/)"
 	@echo "make test       the default suite      make test-slow   the slow and timed tests"
+	@echo "make test-parity  hundreds of drawn plans equal one process, in fp64"
 	@echo "make test-gpu   tests on a CUDA device make check       ruff and mypy (strict)"
 	@echo "make bench      benchmarks             make goldens     rewrite tests/golden (review the diff)"
 
@@ -32,6 +33,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "(slow or timing) and not gpu"
+
+test-parity: setup
+	PARITY_DRAWS=$(or $(PARITY_DRAWS),300) $(BIN)/python -m pytest tests/executor/test_parity.py
 
 test-gpu:
 	python3 -m pytest -m gpu -p no:cacheprovider

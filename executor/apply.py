@@ -7,8 +7,9 @@
     5  recompute where layers choose to             (executor.recompute)
     6  split the backward where the schedule does   (executor.split_backward)
     7  flat buffers with initial values             (executor.flat, executor.initial), whole
-                                                    (executor.replicated) or in shards that the
+                                                    (executor.replicated), in shards that the
                                                     modules gather and scatter (executor.sharded)
+                                                    or by server (executor.served)
     8  gradient reduction and optimiser             (executor.data_parallel)
 
 The order matters: cutting first keeps later steps small, dividing before recomputing puts the
@@ -16,6 +17,7 @@ collectives inside what is recomputed, and memory is taken only for what is left
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +26,7 @@ from torch import nn
 from executor import context_parallel, expert_parallel, flat, pipeline, tensor_parallel
 from executor.adapted import division as adapted
 from executor.adapted.model import adapt
-from executor.data_parallel import Updater
+from executor.data_parallel import Unit, Updater
 from executor.formats import gradient_dtype, weight_dtype
 from executor.initial import alike_value, full_value
 from executor.mesh import Mesh
@@ -32,6 +34,7 @@ from executor.model import Part, Transformer, meta_model
 from executor.recompute import recompute
 from executor.replicated import Replicated
 from executor.sequence_cut import SequenceCut, cut_of
+from executor.served import Served, assign
 from executor.sharded import Sharded, watch
 from executor.split_backward import Deferral, split
 from planner.schedule.orders import SPLIT
@@ -88,7 +91,7 @@ def apply(
     units = _units(plan, mesh, model, slots, device, value)
     if sharded := [unit for unit in units if isinstance(unit, Sharded)]:
         for part in parts.values():
-            watch(part, sharded)
+            watch(part, sharded, deferral)
     return Share(model, parts, Updater(units, mesh, learning_rate, clip_norm), deferral)
 
 
@@ -105,15 +108,20 @@ def _units(
     slots: list[flat.Slot],
     device: torch.device,
     value: flat.Value,
-) -> list[Replicated | Sharded]:
+) -> Sequence[Unit]:
     layout, work, tied = plan.layout, plan.workload, plan.model.tied_embeddings
     dtypes = weight_dtype(work.dtype), gradient_dtype(work.dtype, plan.runtime)
-    made: list[Replicated | Sharded] = []
+    size = dtypes[0].itemsize
+    if layout.sync == "parameter_server" and mesh.replicas > 1:
+        groups = assign(slots, mesh.replicas)
+        plots = [flat.place(each, layout.tp, tied, 1, size) for each in groups]
+        return [Served(model, plots, mesh, device, dtypes, value)]
+    made: list[Unit] = []
     for each in flat.units(slots, layout.zero, tied):
         experts = any(slot.expert for slot in each)
         shards = mesh.sharers(experts).shard.size
         zero, tp = layout.zero if shards > 1 else 0, 1 if experts else layout.tp
-        multiple, size = shards if zero else 1, dtypes[0].itemsize
+        multiple = shards if zero else 1
         plot = flat.place(each, tp, tied, multiple, size, alike=zero > 1)
         kind = Replicated if zero < 2 else Sharded
         made.append(kind(model, plot, mesh, zero, device, dtypes, value))

@@ -60,6 +60,14 @@ def all_to_all(x: Tensor, group: Group) -> Tensor:
     return received
 
 
+def exchange(sent: Tensor, to: int, received: Tensor, source: int, group: Group) -> None:
+    """Send to one rank while receiving from another; empty messages are not sent."""
+    both = ((dist.isend, sent, to), (dist.irecv, received, source))
+    wanted = [dist.P2POp(op, x, rank, group) for op, x, rank in both if x.numel()]
+    for work in dist.batch_isend_irecv(wanted) if wanted else ():
+        work.wait()
+
+
 def all_to_all_uneven(x: Tensor, sent: list[int], received: list[int], group: Group) -> Tensor:
     """The first sent[0] rows go to rank 0, the next sent[1] to rank 1, ..; returns what came."""
     if group is None:

@@ -1,7 +1,8 @@
 """Data parallelism and the optimiser, over the units of a rank.
 
 d = dp * cp ranks share every unit, of experts fewer or more (executor.replicated: ZeRO 0 and 1,
-executor.sharded: 2 and 3); g is the sum of the gradients of their microbatches.
+executor.sharded: 2 and 3, executor.served: parameter servers); g is the sum of the gradients of
+their microbatches.
 
     reduce        replicated part of g summed over tp; tied matrix summed over {first, last} stage;
                   what of the sum over dp the backward has not done
@@ -29,6 +30,7 @@ from executor import collectives
 from executor.mesh import Mesh
 from executor.pieces import Piece
 from executor.replicated import Replicated
+from executor.served import Served
 from executor.sharded import Sharded
 
 NORM_FLOOR = 1e-6
@@ -48,6 +50,9 @@ class Owned:
     exp_avg_sq: Tensor
 
 
+Unit = Replicated | Sharded | Served
+
+
 class Updater:
     """Reduces the gradients of a rank's stages and updates their weights.
 
@@ -56,7 +61,7 @@ class Updater:
 
     def __init__(
         self,
-        units: Sequence[Replicated | Sharded],
+        units: Sequence[Unit],
         mesh: Mesh,
         learning_rate: float,
         clip_norm: float | None = None,
@@ -70,8 +75,10 @@ class Updater:
 
     def reduce(self) -> None:
         """Sum the gradients over all ranks that computed a share of them."""
-        collectives.all_reduce_joined([unit.replicated for unit in self.units], self.mesh.tp)
-        collectives.all_reduce_joined([unit.tied for unit in self.units], self.mesh.tied)
+        replicated = [part for unit in self.units for part in unit.replicated]
+        collectives.all_reduce_joined(replicated, self.mesh.tp)
+        tied = [part for unit in self.units for part in unit.tied]
+        collectives.all_reduce_joined(tied, self.mesh.tied)
         for unit in self.units:
             unit.reduce()
 

@@ -53,6 +53,11 @@ class Slot:
     start: int = 0
 
     @property
+    def elements(self) -> int:
+        """Of the whole parameter."""
+        return math.prod(self.full_shape)
+
+    @property
     def expert(self) -> bool:
         """Whether it belongs to experts, which other ranks share than share the rest."""
         return isinstance(self.part, ExpertSlice)
@@ -85,6 +90,12 @@ class Plot:
     size: int
     experts: bool = False
 
+    def gaps(self) -> Iterator[slice]:
+        """What belongs to no slot."""
+        ends = [0, *(slot.stop for slot in self.slots)]
+        starts = [*(slot.start for slot in self.slots), self.size]
+        return (slice(end, start) for end, start in zip(ends, starts, strict=True) if end < start)
+
 
 @dataclass(frozen=True, slots=True)
 class Flat:
@@ -93,6 +104,10 @@ class Flat:
     plot: Plot
     weights: Tensor
     gradients: Tensor
+
+    def values(self) -> Iterator[tuple[Slot, Tensor]]:
+        """All parameters."""
+        return ((slot, slot.view(self.weights)) for slot in self.plot.slots)
 
 
 def find_slots(

@@ -62,7 +62,8 @@ def held_bytes(plan: Plan) -> float:
     replicas = layout.dp * layout.cp
     kept = (weight.itemsize, gradient.itemsize, states)
     fewest = replicas // (layout.shard or replicas)
-    copies = (fewest if layout.zero >= stage else replicas for stage in (3, 2, 1))
+    zero = 1 if layout.sync == "parameter_server" else layout.zero
+    copies = (fewest if zero >= stage else replicas for stage in (3, 2, 1))
     return float(parameters * sum(map(operator.mul, copies, kept)))
 
 

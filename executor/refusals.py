@@ -39,19 +39,22 @@ def _schedule(plan: Plan) -> Iterator[str]:
 
 def _choices(plan: Plan) -> Iterator[str]:
     layout = plan.layout
-    if layout.zero > 1 and layout.schedule in orders.SPLIT:
-        yield (
-            f"layout.zero={layout.zero} under schedule={layout.schedule}, whose backward is split "
-            f"and ends a layer's gradients later, is not implemented; plan with zero=0 or 1"
-        )
     replicas = layout.dp * layout.cp
     if layout.shard is not None and (not layout.zero or replicas % layout.shard):
         yield (
             f"layout.shard={layout.shard} with zero={layout.zero} on {replicas} replicas: ZeRO 1 "
             f"to 3 divide the states over a divisor of the replicas; change it or leave it out"
         )
-    if layout.sync != "all_reduce":
-        yield f"layout.sync={layout.sync} is not implemented; plan with sync=all_reduce"
+    if layout.sync == "parameter_server" and layout.zero:
+        yield (
+            f"layout.sync=parameter_server with zero={layout.zero}: servers divide the states "
+            f"already; plan with zero=0"
+        )
+    if layout.sync == "parameter_server" and runnable.experts(plan.model):
+        yield (
+            "layout.sync=parameter_server with experts, which other ranks share than share the "
+            "rest, is not implemented; plan with sync=all_reduce"
+        )
     for index, stage in enumerate(plan.stages):
         if any(choice.zero != plan.layout.zero for choice in stage.layers):
             yield f"stages.{index}: layers with another zero than layout.zero; make them equal"

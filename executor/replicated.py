@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from executor import collectives, flat
-from executor.flat import Plot, Value
+from executor.flat import Plot, Slot, Value
 from executor.mesh import Mesh
 from executor.model import Transformer
 from executor.own import make_own, own_range
@@ -33,7 +33,7 @@ class Replicated:
         dtypes: tuple[torch.dtype, torch.dtype],
         value: Value,
     ):
-        self.plot = plot
+        self._plot = plot
         self._sharers = sharers = mesh.sharers(plot.experts)
         self._shards = sharers.shard.size if zero else 1
         buffers = flat.flatten(model, plot, device, *dtypes)
@@ -45,14 +45,14 @@ class Replicated:
         self.own = make_own(plot, mesh, held, self._shards, *parts)
 
     @property
-    def replicated(self) -> Tensor:
+    def replicated(self) -> list[Tensor]:
         """Gradients that are still to be summed over tp."""
-        return self.gradients[: self.plot.replicated_end]
+        return [self.gradients[: self._plot.replicated_end]]
 
     @property
-    def tied(self) -> Tensor:
+    def tied(self) -> list[Tensor]:
         """Gradients that are still to be summed over first and last stage."""
-        return self.gradients[self.plot.tied_start : self.plot.used_end]
+        return [self.gradients[self._plot.tied_start : self._plot.used_end]]
 
     def reduce(self) -> None:
         """Sum the gradients over all ranks that hold the same."""
@@ -73,11 +73,9 @@ class Replicated:
         """Zero the gradients."""
         self.gradients.zero_()
 
-    def gather(self) -> None:
-        """Make the weights whole: they are."""
-
-    def free(self) -> None:
-        """Let the gathered weights go: nothing was gathered."""
+    def values(self) -> Iterator[tuple[Slot, Tensor]]:
+        """All parameters of the unit."""
+        return ((slot, slot.view(self.weights)) for slot in self._plot.slots)
 
     def resident(self) -> Iterator[Tensor]:
         """Every tensor that lives from step to step, but for the optimiser's."""

@@ -12,10 +12,12 @@ hold the same, or with hybrid sharding groups of s that lie together.
     publish    ZeRO 2: all-gather of the new weights     ZeRO 3: nothing
 
 A parameter's gradient comes from the node that also used its value, so the unit's weights are used
-up exactly when all its parameters have their gradients. Recomputation runs between the two, on
-gathered weights. Freeing leaves tensors in place and resizes their storage: autograd's saved
-weights are views of it, and find them again when it is full. A tied matrix that first and last
-stage share on one rank is gathered once per pass, by the first to need it.
+up exactly when all its parameters have their gradients. In a split backward I makes some of them
+and puts matrices aside, whose values it needs no more: with the last of both the weights are freed.
+The gradients that I made wait for the microbatch's W, which scatters the unit. Recomputation runs
+between gathering and freeing. Freeing leaves tensors in place and resizes their storage: autograd's
+saved weights are views of it, and find them again when it is full. A tied matrix that first and
+last stage share on one rank is gathered once per pass, by the first to need it.
 
 (Rajbhandari et al. 2020; Zhao et al. 2023 keep the same order, with one message ahead.)
 """
@@ -32,6 +34,7 @@ from executor.flat import Plot, Slot, Value
 from executor.mesh import Mesh
 from executor.model import Part, Transformer
 from executor.own import make_own, own_range
+from executor.split_backward import Deferral, deferred
 
 
 class Sharded:
@@ -61,17 +64,19 @@ class Sharded:
         gradients = torch.zeros(len(weights), dtype=dtypes[1], device=device)
         self.own = make_own(plot, mesh, held, shards, weights, gradients)
         self._whole: Tensor | None = None
+        self._empty: set[Slot] = set()
+        self._gaps = tuple(plot.gaps())
         self.free()
 
     @property
-    def replicated(self) -> Tensor:
+    def replicated(self) -> list[Tensor]:
         """Gradients that are still to be summed over tp."""
-        return self.own.gradients[self.own.replicated]
+        return [self.own.gradients[self.own.replicated]]
 
     @property
-    def tied(self) -> Tensor:
+    def tied(self) -> list[Tensor]:
         """Gradients that are still to be summed over first and last stage."""
-        return self.own.gradients[self.own.tied]
+        return [self.own.gradients[self.own.tied]]
 
     def reduce(self) -> None:
         """Sum the own gradients over the copies; over the shards every backward has."""
@@ -102,10 +107,18 @@ class Sharded:
     def add(self, slot: Slot, gradient: Tensor) -> None:
         """Add one parameter's gradient to those of the running backward."""
         if self._whole is None:
-            self._whole = torch.zeros(
+            self._whole = torch.empty(
                 self.plot.size, dtype=self.own.gradients.dtype, device=gradient.device
             )
-        slot.view(self._whole).add_(gradient)
+            for gap in self._gaps:
+                self._whole[gap].zero_()
+            self._empty = set(self.plot.slots)
+        view = slot.view(self._whole)
+        if slot in self._empty:
+            self._empty.remove(slot)
+            view.copy_(gradient)
+        else:  # the other end of a tied matrix
+            view.add_(gradient)
 
     def scatter(self) -> None:
         """End a use of the unit in a backward: sum its gradients, keep the own, free the rest."""
@@ -115,6 +128,12 @@ class Sharded:
         collectives.reduce_scatter(part, self._whole, self._group)
         self._whole = None
         self.own.gradients.add_(part)
+
+    def values(self) -> Iterator[tuple[Slot, Tensor]]:
+        """All parameters of the unit, gathered one unit at a time. Collective."""
+        self.gather()
+        yield from ((slot, slot.view(self.weights)) for slot in self.plot.slots)
+        self.free()
 
     def resident(self) -> Iterator[Tensor]:
         """Every tensor that lives from step to step, but for the optimiser's."""
@@ -128,8 +147,11 @@ class Sharded:
             yield self.weights
 
 
-def watch(part: Part, units: Iterable[Sharded]) -> None:
-    """Let the modules of a stage gather, scatter and free their units as they are used."""
+def watch(part: Part, units: Iterable[Sharded], deferral: Deferral | None) -> None:
+    """Let the modules of a stage gather, scatter and free their units as they are used.
+
+    deferral: where the schedule splits the backward.
+    """
     owner = {parameter: unit for unit in units for parameter in unit.parameters}
     modules = [module for module in (part.embedding, *part.layers, part.head) if module is not None]
     used = [_units_of(module, owner) for module in modules]
@@ -137,9 +159,10 @@ def watch(part: Part, units: Iterable[Sharded]) -> None:
         later = {unit for each in used[index + 1 :] for unit in each}
         done = [unit for unit in used[index] if unit not in later]
         _wrap(module, used[index], done)
+    waiting = {p for module in modules for p in deferred(module)} if deferral is not None else set()
     for unit in dict.fromkeys(unit for each in used for unit in each):
         own = [p for module in modules for p in module.parameters() if owner.get(p) is unit]
-        _Use(unit, own)
+        _Use(unit, own, deferral, waiting & set(own))
 
 
 def _units_of(module: nn.Module, owner: dict[nn.Parameter, Sharded]) -> list[Sharded]:
@@ -170,19 +193,53 @@ def _gather_again(units: list[Sharded], gradient: Tensor) -> None:
 
 
 class _Use:
-    """Counts the gradients of one stage's parameters of a unit, and scatters with the last."""
+    """Counts the gradients of one stage's parameters of a unit, and scatters with the last.
 
-    def __init__(self, unit: Sharded, parameters: list[nn.Parameter]):
-        self._unit, self._count, self._seen = unit, len(parameters), 0
+    waiting: those whose gradients come in W where the backward is split; the others' are kept
+    until then, by stage and microbatch, unless there are none to wait for.
+    """
+
+    def __init__(
+        self,
+        unit: Sharded,
+        parameters: list[nn.Parameter],
+        deferral: Deferral | None,
+        waiting: set[nn.Parameter],
+    ):
+        self._unit, self._deferral = unit, deferral
+        self._all, self._waiting = len(parameters), len(waiting)
+        self._added = self._used = 0
+        self._kept: dict[Any, list[tuple[nn.Parameter, Tensor]]] = {}
         for parameter in parameters:
             parameter.register_post_accumulate_grad_hook(self._take)
+        if deferral is not None:
+            deferral.on_taken |= dict.fromkeys(waiting, self._count_use)
 
     def _take(self, parameter: Tensor) -> None:
         assert isinstance(parameter, nn.Parameter)
-        assert parameter.grad is not None
         gradient, parameter.grad = parameter.grad, None
-        self._unit.add(self._unit.parameters[parameter], gradient)
-        self._seen += 1
-        if self._seen == self._count:
-            self._seen = 0
+        if gradient is None:  # it comes in W
+            return
+        turn = None if self._deferral is None else self._deferral.turn
+        if self._waiting and self._deferral is not None and self._deferral.is_open:
+            self._kept.setdefault(turn, []).append((parameter, gradient))
+            self._count_use()
+            return
+        self._add(parameter, gradient)
+        if self._waiting and turn is not None and self._added == self._waiting:
+            for each in self._kept.pop(turn, ()):
+                self._add(*each)
+        if self._added == self._all:
+            self._added = 0
             self._unit.scatter()
+
+    def _add(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+        self._unit.add(self._unit.parameters[parameter], gradient)
+        self._added += 1
+
+    def _count_use(self) -> None:
+        """A value of the unit was used for the last time in an I."""
+        self._used += 1
+        if self._used == self._all:
+            self._used = 0
+            self._unit.free()

@@ -10,7 +10,7 @@ memory until then; recomputation is done once, in I.
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -25,27 +25,41 @@ Product = tuple[Tensor, nn.Parameter, nn.Parameter | None, Tensor]
 
 
 class Deferral:
-    """What waits for the W of each microbatch of each stage."""
+    """What waits for the W of each microbatch of each stage.
+
+    turn: the stage and microbatch of the I or W that runs. on_taken: told of every parameter whose
+    gradient is put aside, when its value is no longer needed.
+    """
 
     def __init__(self) -> None:
+        self.turn: tuple[int, int] | None = None
+        self.on_taken: dict[nn.Parameter, Callable[[], None]] = {}
         self._open: list[Product] | None = None
         self._waiting: dict[tuple[int, int], list[Product]] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an I runs."""
+        return self._open is not None
 
     @contextlib.contextmanager
     def opened(self, stage: int, microbatch: int) -> Iterator[None]:
         """Put weight gradients aside for W(stage, microbatch) while the block runs."""
         self._open = self._waiting[stage, microbatch] = []
+        self.turn = stage, microbatch
         try:
             yield
         finally:
-            self._open = None
+            self._open = self.turn = None
 
     def finish(self, stage: int, microbatch: int) -> None:
         """W: add what was put aside to the parameters' gradients."""
-        for x, weight, bias, grad in self._waiting.pop((stage, microbatch)):
+        self.turn = stage, microbatch
+        for x, weight, bias, grad in self._waiting.pop(self.turn):
             _accumulate(weight, _weight_gradient(x, grad))
             if bias is not None:
                 _accumulate(bias, _bias_gradient(grad))
+        self.turn = None
 
     def linear(self, x: Tensor, weight: nn.Parameter, bias: nn.Parameter | None = None) -> Tensor:
         """The product x W^T + b whose weight gradients can wait."""
@@ -53,9 +67,13 @@ class Deferral:
 
     def take(self, product: Product) -> bool:
         """Keep a product for W; False where no deferral is open."""
-        if self._open is not None:
-            self._open.append(product)
-        return self._open is not None
+        if self._open is None:
+            return False
+        self._open.append(product)
+        for parameter in product[1:3]:
+            if parameter in self.on_taken:
+                self.on_taken[parameter]()
+        return True
 
 
 class _Linear(torch.autograd.Function):
@@ -106,6 +124,17 @@ def _weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
 
 def _bias_gradient(grad: Tensor) -> Tensor:
     return grad.flatten(0, -2).sum(dim=0)
+
+
+def deferred(module: nn.Module) -> set[nn.Parameter]:
+    """The parameters of a module whose gradients can wait."""
+    found: set[nn.Parameter | None] = set()
+    for each in module.modules():
+        if isinstance(each, nn.Linear):
+            found |= {each.weight, each.bias}
+        elif isinstance(each, RowParallelLinear):
+            found.add(each.weight)
+    return {parameter for parameter in found if parameter is not None}
 
 
 def split(model: Transformer) -> Deferral:

@@ -13,13 +13,11 @@ Part = tuple[Slot, Tensor]
 
 def parts(updater: Updater) -> list[Part]:
     """Copies of this rank's parts of the parameters, on the CPU. Collective."""
-    found = []
-    for unit in updater.units:
-        unit.gather()
-        for slot in unit.plot.slots:
-            found.append((slot, slot.view(unit.weights).detach().cpu().clone()))
-        unit.free()
-    return found
+    return [
+        (slot, value.detach().cpu().clone())
+        for unit in updater.units
+        for slot, value in unit.values()
+    ]
 
 
 def whole(found: Iterable[Part]) -> dict[str, Tensor]:

@@ -113,6 +113,14 @@ class BlockTables:
         total: Floats = first + self.column("head", field)[:, None] * self.last
         return total
 
+    def largest(self, field: str) -> Floats:
+        """The largest of a field over everything that a stage holds, [N, S]."""
+        layer = np.max([self.column(kind, field) for kind in self.blocks.kinds], axis=0)[:, None]
+        first = self.column("embedding", field)[:, None] * self.first
+        last = self.column("head", field)[:, None] * self.last
+        result: Floats = np.maximum(np.maximum(layer, first), last)
+        return result
+
     def _over_kinds(self, field: str, counted: Ints | Floats) -> Floats:
         total = np.zeros(self.candidates.counts.shape)
         for index, kind in enumerate(self.blocks.kinds):

@@ -119,6 +119,12 @@ class Candidates:
         return np.where(self.shard > 0, self.shard, self.replicas)
 
     @property
+    def served(self) -> NDArray[np.bool_]:
+        """Whether parameter servers keep the states, [N]."""
+        served: NDArray[np.bool_] = self.sync == SYNCHRONISATIONS.index("parameter_server")
+        return served & (self.replicas > 1)
+
+    @property
     def expert_replicas(self) -> Ints:
         """Ranks that hold the same experts, [N]."""
         return np.maximum(self.replicas * self.tp // (self.ep * self.etp), 1)

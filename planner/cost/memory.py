@@ -7,14 +7,16 @@ in flight, n layers of which r recompute:
     gradients    P * g                      g = 4 where gradients accumulate in fp32, + 2 where
                                             the 16-bit gradients are kept beside them (/ d from
                                             ZeRO 2 on)
-    optimizer    P * (8 + 4 [master]) / d   (/ d from ZeRO 1 on; 16 for fp64)
+    optimizer    P * (8 + 4 [master]) / d   (/ d from ZeRO 1 on; 16 for fp64; parameter servers:
+                                            P / d and the largest parameter instead of P)
     activations  k * (n - r) * saved + k * r * kept     kept: what recomputation leaves
                  + [r > 0] saved            what of the layer being recomputed is made again
                  + [first] k * tokens + [last] k * head
     logits       2 * rows * vocab / tp      gradient and probabilities beside the saved ones, or
                                             all that a runtime needs per logit (logit_bytes)
     buffers      2 * widest activation gradient + largest weight gradient before it is added
-                 + transfers between stages + the padded shard of ZeRO 1 and up
+                 + transfers between stages + the padded shard of ZeRO 1 and up, or what a
+                   server receives
                  + one layer's gradients (ZeRO 2 and 3) and two gathered layers (ZeRO 3)
     runtime      context + allocator slack * everything above
 
@@ -32,7 +34,7 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.pipeline import ends_in_flight, in_flight
-from planner.cost.stages import gradient_bytes, stage_parameters
+from planner.cost.stages import Held, gradient_bytes, stage_parameters
 from planner.graph.elements import FP32_BYTES
 from planner.graph.operator import Block
 from planner.schedule import alive
@@ -97,12 +99,15 @@ def stage_memory(tables: BlockTables) -> StageMemory:
     beside = size if blocks.runtime.keeps_low_precision_gradients and size < accumulated else 0
     gradients = np.where(zero > 1, own, parameters) * (accumulated + beside)
     moments = 2 * max(size, 4) + (4 if blocks.runtime.master_weights and size < 4 else 0)
-    optimizer = np.where(zero > 0, own, parameters) * moments
+    updated = np.where(zero > 0, own, parameters)
+    if candidates.served.any():
+        updated = np.where(candidates.served[:, None], _most_served(tables, states), updated)
+    optimizer = updated * moments
     shape = (candidates.schedule, candidates.pp, candidates.microbatches, candidates.vpp)
     ranks = candidates.ranks_of_columns
     held, ends = in_flight(*shape)[:, ranks], _ends(tables)
     layers, again = _per_microbatch(tables)
-    logits, buffers = _logits(tables), _buffers(tables, own, held)
+    logits, buffers = _logits(tables), _buffers(tables, updated, held)
     kept = held * layers + ends_in_flight(*shape)[:, ranks] * ends
     if candidates.chunks is not None:
         kept = _of_chunks(blocks, candidates.chunks)
@@ -204,4 +209,13 @@ def _buffers(tables: BlockTables, own: Floats, held: Floats) -> Floats:
     layers += np.where(zero > 2, 2 * layer * blocks.element_bytes, 0.0)
     result: Floats = 2 * widest + fresh + 2 * held * hop + layers
     apart = (zero > 0) & (not blocks.runtime.scatters_in_place)
-    return result + np.where(apart, sharded, 0.0)
+    return result + np.where(apart | candidates.served[:, None], sharded, 0.0)
+
+
+def _most_served(tables: BlockTables, states: Held) -> Floats:
+    """An upper bound of what one server keeps: the largest parameter comes first, each goes to the
+    least loaded server (Graham 1969), and those that tp does not divide may all go to one."""
+    largest = tables.largest("weight_gradient_bytes") / tables.blocks.element_bytes
+    share = states.all / tables.candidates.replicas[:, None] + largest + states.replicated
+    result: Floats = np.minimum(share, states.all)
+    return result

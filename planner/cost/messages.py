@@ -46,6 +46,7 @@ from planner.graph.data_parallel import (
 )
 from planner.graph.operator import Collective, LayerKind, Node, Operator
 from planner.schedule.orders import rank_of_stage
+from planner.spec.documents import InputError
 from planner.spec.ledger import Group, Ledger, Line, Message, Part
 from planner.spec.plan import Plan
 from planner.spec.profile import CollectiveOp
@@ -55,8 +56,16 @@ LINE_BYTES = 64
 
 
 def predicted_ledger(blocks: Blocks, plan: Plan, rank: int) -> Ledger:
-    """Messages and peak of one rank of a plan. Raises InputError for a rank it has not."""
+    """Messages and peak of one rank of a plan.
+
+    Raises InputError for a rank it has not, and for what is not counted.
+    """
     plan.check_rank(rank)
+    if plan.layout.sync == "parameter_server":
+        raise InputError(
+            "ledger: sync=parameter_server: which parameters a server serves is not predicted; "
+            "take a plan with sync=all_reduce"
+        )
     lines: Counter[Line] = Counter()
     own = _Rank(blocks, plan, rank)
     for line, count in own.lines():

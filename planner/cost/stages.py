@@ -11,11 +11,13 @@ its gradients,
     reduce = all_reduce over tp of the replicated parameters (sequence parallelism)
            + all_reduce over {first, last} of tied embeddings (pp > 1)
            + ZeRO 0: all_reduce over dp*cp; ZeRO 1: reduce_scatter over dp*cp
+             parameter servers: push to them (executor.served)
 
 and updates its parameters (norm with one number summed over all ranks, AdamW on the own share,
-zeroing; ZeRO 1 and 2 gather the new weights). ZeRO 2 scatters gradients in every backward, ZeRO 3
-also gathers the weights before every forward and backward. With overlap (runtime.overlaps_dp)
-the reduction of a layer hides behind the last backward of those before it, and slows it down:
+zeroing; ZeRO 1 and 2 gather the new weights, and workers pull them from servers). ZeRO 2 scatters
+gradients in every backward, ZeRO 3 also gathers the weights before every forward and backward. With
+overlap (runtime.overlaps_dp) the reduction of a layer hides behind the last backward of those
+before it, and slows it down:
 
     exposed = reduce - (1 - 1/layers) * min(reduce, last backward)      (planner.cost.overlap)
     reduce  = exposed + overlap_slowdown * (reduce - exposed)
@@ -34,7 +36,7 @@ from planner.cost.column import column
 from planner.cost.groups import by_group
 from planner.graph.operator import Operator
 from planner.spec.profile import CollectiveOp
-from planner.spec.runtime import SYNCHRONISATIONS, Recompute
+from planner.spec.runtime import Recompute
 
 NORM_BYTES = 8
 """One fp64 number."""
@@ -141,7 +143,7 @@ def stage_times(tables: BlockTables) -> StageTimes:
         hop=_hop(blocks, candidates),
         reduce=shown,
         reduction=reduction,
-        optimizer=_optimizer(blocks, candidates, held),
+        optimizer=_optimizer(blocks, candidates, held, tables),
         parameters=held.all,
     )
 
@@ -277,22 +279,29 @@ def _over_replicas(blocks: Blocks, candidates: Candidates, held: Held, size: int
     return result
 
 
-def _through_servers(blocks: Blocks, candidates: Candidates, held: Held, size: int) -> Floats:
-    """Seconds to push gradients to parameter servers and to pull weights back.
+def served_parameters(tables: BlockTables, held: Held) -> Floats:
+    """Parameters of the busiest server of a stage, where each parameter has one server, [N, pp]."""
+    largest = tables.largest("weight_gradient_bytes") / tables.blocks.element_bytes
+    result: Floats = np.maximum(held.all / tables.candidates.replicas[:, None], largest)
+    return result
 
-    Every replica is a server of 1/d of the parameters, and a worker; a server takes the gradients
-    of d - 1 others one after the other on its link and sends as many weights: (d-1) messages of
-    P/d each way, where an all-reduce moves 2(d-1)/d * P in all by neighbours only. The
-    parameters of experts go the same way.
+
+def _through_servers(
+    blocks: Blocks, candidates: Candidates, served: Floats, bytes_each: int
+) -> Floats:
+    """Seconds to push gradients to parameter servers, or to pull weights back.
+
+    Every replica is a worker and the server of some parameters, the busiest of `served` ones. On
+    its link it takes the gradients of d - 1 others one after the other, and sends as many
+    weights: (d-1) messages each way. Together they are an all_to_all; where messages were measured,
+    d-1 of those, since that is how the executor sends them.
     """
-    replicas = candidates.replicas[:, None]
-    each = held.all / replicas
-    stride, groups = _replica_stride(candidates), candidates.tp
-    total = np.zeros_like(held.dense)
-    for bytes_each in (size, blocks.element_bytes):
-        sent = each * bytes_each * replicas
-        total += _by_group(blocks, "all_to_all", candidates.replicas, stride, groups, sent)
-    return total
+    replicas, stride, groups = candidates.replicas, _replica_stride(candidates), candidates.tp
+    size, count = served * bytes_each, replicas[:, None]
+    if blocks.profile is None:
+        return _by_group(blocks, "all_to_all", replicas, stride, groups, size * count)
+    result: Floats = _by_group(blocks, "send_recv", replicas, stride, groups, size) * (count - 1)
+    return result
 
 
 def _reduction(blocks: Blocks, candidates: Candidates, held: Held, tables: BlockTables) -> Floats:
@@ -305,11 +314,10 @@ def _reduction(blocks: Blocks, candidates: Candidates, held: Held, tables: Block
     total += _tied(blocks, candidates, size, tables)
     kinds = set(np.unique(candidates.zero).tolist())
     if 0 in kinds:
-        served = (candidates.sync == SYNCHRONISATIONS.index("parameter_server"))[:, None]
         whole = _over_replicas(blocks, candidates, held, size)
-        if served.any():
-            servers = _through_servers(blocks, candidates, held, size)
-            whole = np.where(served, servers, whole)
+        if candidates.served.any():
+            pushed = _through_servers(blocks, candidates, served_parameters(tables, held), size)
+            whole = np.where(candidates.served[:, None], pushed, whole)
         total += np.where(zero == 0, whole, 0.0)
     if kinds - {0}:
         copies = _over_copies(blocks, candidates, held, size)
@@ -337,9 +345,13 @@ def _tied_elements(blocks: Blocks, tp: Ints) -> Ints:
     return result
 
 
-def _optimizer(blocks: Blocks, candidates: Candidates, held: Held) -> Floats:
+def _optimizer(blocks: Blocks, candidates: Candidates, held: Held, tables: BlockTables) -> Floats:
     zero, grad = candidates.zero[:, None], gradient_bytes(blocks)
     own = np.where(zero > 0, held.own, held.all)
+    served = candidates.served[:, None]
+    if served.any():
+        share = served_parameters(tables, held)
+        own = np.where(served, share, own)
     seconds = _elementwise(blocks, "adamw", own, ADAMW_BYTES)
     seconds += _elementwise(blocks, "gradient_norm", own, grad)
     seconds += _elementwise(blocks, "zero_gradient", np.where(zero > 1, own, held.all), grad)
@@ -348,6 +360,9 @@ def _optimizer(blocks: Blocks, candidates: Candidates, held: Held) -> Floats:
     if gathers.any():
         gather = _over_shards(blocks, candidates, "all_gather", held, blocks.element_bytes)
         seconds += np.where(gathers, gather, 0.0)
+    if served.any():
+        pulled = _through_servers(blocks, candidates, share, blocks.element_bytes)
+        seconds += np.where(served, pulled, 0.0)
     return seconds
 
 

@@ -6,6 +6,7 @@ from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem
 from planner.schedule.orders import SPLIT
 from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
+from planner.spec.runnable import experts
 from planner.spec.runtime import Runtime
 from planner.spec.workload import Workload
 
@@ -36,6 +37,8 @@ def mesh_problems(
         yield f"shard={layout.shard} does not divide the dp*cp={replicas} replicas"
     elif problem := shard_problem(layout.tp, layout.cp, layout.ep, layout.etp, layout.shard or 0):
         yield problem
+    if layout.sync == "parameter_server" and experts(model):
+        yield "sync=parameter_server: other ranks share experts than share the rest; use all_reduce"
     if problem := stages_problem(model, runtime, layout.pp, layout.vpp):
         yield problem
 

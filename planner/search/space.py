@@ -13,7 +13,7 @@ dp * tp * cp * pp = devices, and
     zero a stage the runtime offers (under a pipeline, under a schedule that splits the backward),
          0 when there is one replica; hybrid sharding within a divisor of the replicas that cp
          divides, and of whose ranks the experts take whole groups (ep * etp divides shard * tp);
-    sync parameter servers where nothing else is sharded (ZeRO 0).
+    sync parameter servers where nothing else is sharded (ZeRO 0), of models without experts.
 
 The runtime (planner.spec.runtime) says which of these it can do. What is decided layer by layer
 (stage boundaries, which layers recompute) is not enumerated: planner.search.inner solves it.
@@ -32,6 +32,7 @@ from planner.schedule.orders import ONE_CHUNK, SPLIT, V_SHAPED, default_chunks, 
 from planner.search.legality import shard_problem, stages_problem
 from planner.spec.cluster import ClusterSpec
 from planner.spec.model import ModelSpec
+from planner.spec.runnable import experts
 from planner.spec.runtime import (
     CONTEXT_STYLES,
     SYNCHRONISATIONS,
@@ -132,7 +133,8 @@ def states(question: Question, pp: int) -> Ints:
     eps, etps = _experts(question)
     found = []
     for tp, cp, style, dp in _dense(question, question.devices // pp):
-        choices = list(_states(question.runtime, dp * cp, pp))
+        every = _states(question.runtime, dp * cp, pp)
+        choices = [state for state in every if not (state[2] and experts(question.model))]
         for ep, etp in itertools.product(eps, etps):
             if tp % etp or (tp * cp * dp) % (ep * etp):
                 continue

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
-from planner.cost.stages import StageTimes, stage_parameters, stage_times
+from planner.cost.stages import StageTimes, served_parameters, stage_parameters, stage_times
 from planner.spec.cluster import ClusterSpec
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import Runtime
@@ -305,3 +305,28 @@ def test_new_weights_are_gathered_where_only_the_optimizer_is_sharded(
     assert exchanged[0] == pytest.approx(exchanged[3], rel=1e-9, abs=1e-12)  # the norm only
     assert exchanged[1] == pytest.approx(exchanged[2], rel=1e-9, abs=1e-12)
     assert (exchanged[1] > exchanged[0]).all()
+
+
+@pytest.mark.parametrize("dp", [2, 3, 8])
+def test_a_server_takes_the_gradients_of_all_others_one_after_the_other(dp: int) -> None:
+    """d-1 messages of its share in, and as many with weights out, on the one link that it has."""
+    blocks = asked(wide(), gpu_cluster(nodes=dp, per_node=1), plain_runtime())
+    rows = one_row(blocks.model)
+    table = replaced(rows, dp=dp * rows.dp, sync=1 + rows.sync)
+    tables_of = BlockTables(blocks, table)
+    held = stage_parameters(tables_of)
+    share = float(served_parameters(tables_of, held)[0, 0])
+    assert float(held.all[0, 0]) / dp <= share <= float(held.all[0, 0])
+    times, whole = times_of(blocks, table), times_of(blocks, replaced(table, sync=0 * table.sync))
+    assert float(times.reduce[0, 0]) == pytest.approx((dp - 1) * (1e-5 + share * 4 / 10e9))
+    there = again(blocks, cluster=instant_links())
+    exchanged = [
+        float((times_of(at, row).optimizer)[0, 0])
+        for at in (blocks, there)
+        for row in (table, replaced(table, sync=0 * table.sync))
+    ]
+    pulled = (exchanged[0] - exchanged[2]) - (exchanged[1] - exchanged[3])
+    assert pulled == pytest.approx((dp - 1) * (1e-5 + share * 2 / 10e9), rel=1e-6)
+    assert float(whole.reduce[0, 0]) == pytest.approx(
+        2 * (dp - 1) * (1e-5 + float(held.all[0, 0]) / dp * 4 / 10e9)
+    )

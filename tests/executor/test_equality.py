@@ -167,13 +167,15 @@ def test_every_combination(pool: Pool, name: str, layout: dict[str, Any]) -> Non
 
 SHARDED = [
     ("gpt2", {"dp": 2, "zero": 2}),
-    ("llama", {"dp": 3, "zero": 3}),
-    ("gpt2", {"dp": 4, "zero": 3, "recompute": "full"}),
+    ("llama", {"dp": 3, "zero": 3, "recompute": "full"}),
     ("llama", {"dp": 2, "zero": 2, "tp": 2, "recompute": "selective"}),
     ("gpt2", {"dp": 2, "zero": 3, "tp": 2, "pp": 2, "counts": (1, 3)}),
     ("gpt2", {"dp": 2, "zero": 2, "pp": 3, "counts": (2, 0, 2), "schedule": "gpipe"}),
     ("llama", {"dp": 2, "zero": 3, "pp": 2, "vpp": 2, "schedule": "interleaved"}),
     ("gpt2", {"dp": 4, "zero": 3, "pp": 2, "vpp": 2, "schedule": "looped-bfs"}),
+    ("gpt2", {"dp": 2, "zero": 3, "pp": 2, "schedule": "zb-h1"}),
+    ("llama", {"dp": 2, "zero": 2, "pp": 2, "vpp": 2, "schedule": "zbv", "recompute": "full"}),
+    ("gpt2", {"dp": 2, "zero": 3, "pp": 1, "vpp": 2, "schedule": "zbv"}),
     ("llama", {"dp": 2, "cp": 2, "zero": 3}),
     ("gpt2", {"dp": 4, "zero": 3, "shard": 2, "tp": 2}),
     ("llama", {"dp": 4, "zero": 2, "shard": 2, "pp": 2}),
@@ -191,10 +193,28 @@ def test_sharded_plan_equals_single_process(pool: Pool, name: str, layout: dict[
     check(pool, name, make_plan(name, micro_batch=micro_batch, **layout))
 
 
+SERVED = [
+    ("gpt2", {"dp": 2}),
+    ("llama", {"dp": 3, "recompute": "full"}),
+    ("gpt2", {"dp": 2, "tp": 2, "pp": 2}),
+    ("llama", {"dp": 2, "cp": 2}),
+    ("gpt2", {"dp": 2, "pp": 2, "vpp": 2, "schedule": "zbv"}),
+]
+"""Parameter servers."""
+
+
+@pytest.mark.parametrize(("name", "layout"), SERVED)
+def test_served_plan_equals_single_process(pool: Pool, name: str, layout: dict[str, Any]) -> None:
+    fewest = 2 * layout.get("pp", 1)
+    micro_batch = micro_batch_of(GLOBAL_BATCH // layout["dp"], fewest)
+    check(pool, name, make_plan(name, micro_batch=micro_batch, sync="parameter_server", **layout))
+
+
 CLIPPED = [
     ("gpt2", {"dp": 2, "zero": 1, "pp": 2, "micro_batch": 2}),
     ("llama", {"dp": 2, "tp": 2, "micro_batch": 4}),
     ("llama", {"dp": 2, "tp": 2, "micro_batch": 4, "zero": 3}),
+    ("llama", {"dp": 2, "tp": 2, "micro_batch": 4, "sync": "parameter_server"}),
 ]
 
 

@@ -41,6 +41,8 @@ def test_slots_neither_overlap_nor_leave_their_region(name: str, tp: int, multip
         assert (slot.stop <= plot.replicated_end) == replicated
         tied = SPECS[name].tied_embeddings and slot.name == TIED[0]
         assert (slot.start >= plot.tied_start) == tied
+    held = sum(slot.stop - slot.start for slot in plot.slots)
+    assert held + sum(gap.stop - gap.start for gap in plot.gaps()) == plot.size
 
 
 @pytest.mark.parametrize("stage", [0, 1])

@@ -240,8 +240,8 @@ def test_a_wrong_world_size_is_bad_input(tmp_path: Path) -> None:
 
 
 def test_refusals_come_before_any_process(plan: Plan) -> None:
-    wrong = plan.replace(layout=plan.layout.replace(zero=3, schedule="zb-h1"))
-    with pytest.raises(InputError, match="zero=3 under schedule=zb-h1"):
+    wrong = plan.replace(layout=plan.layout.replace(zero=3, sync="parameter_server"))
+    with pytest.raises(InputError, match="sync=parameter_server with zero=3"):
         run_plan(wrong, RunOptions(steps=1))
 
 

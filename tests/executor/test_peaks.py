@@ -33,6 +33,8 @@ CASES = [
     (GPT2, "dp=2 pp=2 micro_batch=1 zero=2 stages=3,1"),
     (WIDE, "dp=2 pp=2 micro_batch=1 zero=3 schedule=gpipe"),
     (LLAMA, "dp=4 micro_batch=1 zero=3 dtype=bf16"),
+    (WIDE, "dp=4 micro_batch=1 sync=parameter_server"),
+    (GPT2, "dp=2 tp=2 micro_batch=1 sync=parameter_server"),
     (GPT2, "dp=2 pp=2 vpp=2 micro_batch=1 zero=3 schedule=interleaved"),
 ]
 

@@ -34,9 +34,6 @@ def changed(layout: dict[str, Any], **fields: Any) -> Plan:
     return plan.replace(layout=new, stages=stages, **fields)
 
 
-SPLIT = {"dp": 2, "pp": 2, "schedule": "zb-h1", "micro_batch": 2}
-
-
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
@@ -52,11 +49,9 @@ SPLIT = {"dp": 2, "pp": 2, "schedule": "zb-h1", "micro_batch": 2}
         (changed({"ep": 2}), "layout.ep=2 etp=1 divide experts, and small-llama has none"),
         (changed({"vpp": 2}), "1f1b has one chunk per rank, not 2; use chunks=1, or interleaved"),
         (changed({"vpp": 2, "schedule": "dualpipev", "micro_batch": 24}), "use 2 microbatches"),
-        (changed(SPLIT | {"zero": 2}), "layout.zero=2 under schedule=zb-h1"),
-        (changed(SPLIT | {"zero": 3}), "layout.zero=3 under schedule=zb-h1"),
         (changed({"dp": 4, "zero": 3, "shard": 3}), "layout.shard=3 with zero=3 on 4 replicas"),
         (changed({"dp": 4, "shard": 2}), "layout.shard=2 with zero=0"),
-        (changed({"dp": 2, "sync": "parameter_server"}), "layout.sync=parameter_server"),
+        (changed({"dp": 2, "zero": 1, "sync": "parameter_server"}), "parameter_server with zero=1"),
         (changed({"tp": 8}), "tp=8 does not divide kv_heads=4"),
         (
             changed({}, model=llama_like(sliding_window=8)),
