@@ -101,7 +101,9 @@ class _Saving(SavePlanner):
         super().__init__()
         self._boxes = {key: (shape, x) for key, shape, x in _tensors(updater, first_only=True)}
 
-    def set_up_planner(self, *arguments: Any, **named: Any) -> None:
+    def set_up_planner(
+        self, state_dict: Any, storage_meta: Any = None, is_coordinator: bool = False
+    ) -> None:
         """Nothing: the state is known."""
 
     def create_local_plan(self) -> SavePlan:
@@ -130,7 +132,9 @@ class _Loading(LoadPlanner):
         self._boxes = {key: x for key, _, x in _tensors(updater, first_only=False)}
         self._metadata: dict[str, TensorStorageMetadata] = {}
 
-    def set_up_planner(self, state_dict: Any, metadata: Any = None, *others: Any) -> None:
+    def set_up_planner(
+        self, state_dict: Any, metadata: Any = None, is_coordinator: bool = False
+    ) -> None:
         """Take the checkpoint's table of contents."""
         self._metadata = metadata.state_dict_metadata
 
