@@ -26,6 +26,7 @@ from executor.formats import weight_dtype
 from executor.head import widened
 from executor.mesh import Links, Mesh
 from executor.pipeline import settled_sends, travelling_shape
+from executor.prediction import most_likely
 from planner.schedule import lowering
 from planner.schedule.action import Action, Kind
 from planner.spec.plan import Plan
@@ -62,6 +63,8 @@ class StepState:
     edges: dict[Place, Any] = field(default_factory=dict)
     gradients: dict[Place, Tensor] = field(default_factory=dict)
     sends: dict[Action, tuple[Any, Tensor]] = field(default_factory=dict)
+    predicts: bool = False
+    predicted: list[Tensor] = field(default_factory=list)
 
 
 class Runner:
@@ -77,6 +80,7 @@ class Runner:
         self._shape, self._device = travelling_shape(plan), device
         self._dtype = weight_dtype(plan.workload.dtype)
         self._last = layout.pp * layout.vpp - 1
+        self._head = plan.model.head
         self._final = {action.kind: action for action in self.order}
         zero = widened(torch.zeros((), dtype=self._dtype, device=device))
         self._scale = torch.full_like(zero, 1.0 / (plan.microbatches * mesh.replicas))
@@ -108,13 +112,20 @@ class Runner:
 
     def evaluate(self, batch: Microbatches) -> Tensor:
         """Forwards only, microbatch after microbatch. Returns the rank's share of the loss."""
+        return self._forwards(batch, predicts=False).loss
+
+    def predict(self, batch: Microbatches) -> list[Tensor]:
+        """What is most likely at every position, by microbatch; none before the last stage."""
+        return self._forwards(batch, predicts=True).predicted
+
+    def _forwards(self, batch: Microbatches, predicts: bool) -> StepState:
         zero = torch.zeros_like(self._scale)
-        self._state = state = StepState(batch, zero, zero)
+        self._state = state = StepState(batch, zero, zero, predicts=predicts)
         with torch.no_grad():
             for k in range(len(batch)):
                 self._forward_everywhere(k)
         self._let_go(tuple(state.sends))
-        return state.loss
+        return state
 
     def _forward_everywhere(self, k: int) -> None:
         """One microbatch through the rank's stages; nothing is kept."""
@@ -130,10 +141,13 @@ class Runner:
         state, (stage, k) = self._state, place(action)
         tokens, targets = state.batch[k]
         x = tokens if stage == 0 else state.inputs[stage, k]
-        y = self._parts[stage](x, targets if stage == self._last else None)
+        judged = stage == self._last and not state.predicts
+        y = self._parts[stage](x, targets if judged else None)
         if y.requires_grad:
             state.edges[stage, k] = get_gradient_edge(y)
-        if stage == self._last:
+        if stage == self._last and state.predicts:
+            state.predicted.append(most_likely(y, self._head, self._mesh))
+        elif stage == self._last:
             state.loss += y.detach() * self._scale
         elif stage + 1 in self._parts:
             state.inputs[stage + 1, k] = y.detach().requires_grad_()

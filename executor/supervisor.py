@@ -31,13 +31,22 @@ GRACE_SECONDS = 0.4
 TIMEOUT_GRACE_SECONDS = 1.5
 """The same for ranks that wait: their timeouts end a little apart."""
 TAIL_LINES = 15
+BAD_INPUT = 2
+"""The exit code of a rank that found its input wrong."""
 
 DIRECTORY = "MESHWRIGHT_RUN"
 PARENT = "MESHWRIGHT_PARENT"
 
 
 class RunError(Exception):
-    """A run that failed; the message names the rank."""
+    """A run that failed; the message names the rank.
+
+    lost: the ranks that died or hung. None are lost where every rank found the same bad input.
+    """
+
+    def __init__(self, message: str, lost: tuple[int, ...] = ()):
+        super().__init__(message)
+        self.lost = lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +113,10 @@ class _Team:
             if any(self.codes()):
                 break
             if self._silence() > limit:
-                raise RunError(self._hang(timeout_seconds))
+                raise self._hang(timeout_seconds)
             time.sleep(POLL_SECONDS)
         if any(self.codes()):
-            raise RunError(self._failure(timeout_seconds))
+            raise self._failure(timeout_seconds)
 
     def kill(self) -> None:
         for process in self.processes:
@@ -126,12 +135,13 @@ class _Team:
         newest = max(mark.at_seconds for mark in self._marks())
         return time.perf_counter() - max(newest, self.started)
 
-    def _failure(self, timeout_seconds: float) -> str:
+    def _failure(self, timeout_seconds: float) -> RunError:
         time.sleep(GRACE_SECONDS)
         dead = [rank for rank in self._failed() if self._report(rank) is None]
         if dead:
             first = min(dead, key=lambda rank: self.codes()[rank] == -signal.SIGABRT)
-            return self._blame(first, _ending(self.codes()[first]))
+            killed = tuple(rank for rank in dead if self.codes()[rank] != -signal.SIGABRT)
+            return self._blame(first, _ending(self.codes()[first]), killed or (first,))
         first = min(self._failed(), key=self._failed_at)
         report = self._report(first)
         assert report is not None
@@ -139,7 +149,8 @@ class _Team:
             if not self._stopped():
                 time.sleep(TIMEOUT_GRACE_SECONDS)
             return self._hang(timeout_seconds)
-        return self._blame(first, f"failed: {report.message}")
+        lost = () if self.codes()[first] == BAD_INPUT else (first,)
+        return self._blame(first, f"failed: {report.message}", lost)
 
     def _failed(self) -> list[int]:
         return [rank for rank, code in enumerate(self.codes()) if code]
@@ -160,26 +171,32 @@ class _Team:
         except (FileNotFoundError, json.JSONDecodeError):
             return None
 
-    def _hang(self, timeout_seconds: float) -> str:
+    def _hang(self, timeout_seconds: float) -> RunError:
         """Who stopped: a stopped process, or whoever runs on while the others timed out."""
         stopped = self._stopped()
         suspects = stopped or (self._alive() if self._failed() else [])
         limit = f"no answer within the timeout of {timeout_seconds:g} s"
         if suspects:
             why = "its process is stopped" if stopped else "it neither answered nor failed"
-            return self._blame(suspects[0], f"stopped making progress ({why}); {limit}")
-        return f"{limit}; every rank waits:\n" + "\n".join(
-            f"  rank {rank}: {mark.doing or 'starting'}" for rank, mark in enumerate(self._marks())
+            lost = tuple(suspects) if stopped else (suspects[0],)
+            return self._blame(suspects[0], f"stopped making progress ({why}); {limit}", lost)
+        return RunError(
+            f"{limit}; every rank waits:\n"
+            + "\n".join(
+                f"  rank {rank}: {mark.doing or 'starting'}"
+                for rank, mark in enumerate(self._marks())
+            )
         )
 
-    def _blame(self, rank: int, what: str) -> str:
+    def _blame(self, rank: int, what: str, lost: tuple[int, ...]) -> RunError:
         mark = self._marks()[rank]
         lines = (self.directory / f"err.{rank}").read_text(errors="replace").splitlines()
         tail = "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
-        return (
+        return RunError(
             f"rank {rank} {what}\n"
             f"it was at: {mark.doing or 'starting'}; the other ranks were ended\n"
-            f"last lines of its stderr:\n{tail or '  (none)'}"
+            f"last lines of its stderr:\n{tail or '  (none)'}",
+            lost,
         )
 
 

@@ -1,4 +1,4 @@
-"""The planner's commands: plan, estimate, explain, scale, show, schema, doctor.
+"""The planner's commands: plan, estimate, explain, scale, export, show, schema, doctor.
 
 Only typer is imported here; everything else loads inside a command, for start-up time.
 """
@@ -34,7 +34,7 @@ OUTPUT = typer.Option(None, "-o", "--output", help="Write the (best) plan to thi
 
 def register(app: typer.Typer) -> None:
     """Add the planner's commands to the command line."""
-    for command in (plan, estimate, explain, scale, show, schema, doctor):
+    for command in (plan, estimate, explain, scale, export, show, schema, doctor):
         app.command()(command)
 
 
@@ -187,6 +187,20 @@ def scale(
         printing.print_csv(rows)
     else:
         printing.print_table(rows, f"{blocks.model.name} on {blocks.cluster.accelerator.name}")
+
+
+def export(
+    plan_file: Path = typer.Argument(metavar="PLAN.json", help="A plan made by `plan`."),
+    target: str = typer.Option(..., "--target", help="torchrun, slurm or kubernetes."),
+    output: Path = typer.Option(..., "-o", "--output", help="Folder for the files."),
+) -> None:
+    """Write the files that start a plan's training elsewhere."""
+    from planner.export import targets
+    from planner.spec import documents
+    from planner.spec.plan import Plan
+
+    written = targets.write(targets.export(documents.load(Plan, plan_file), target), output)
+    typer.echo("\n".join(map(str, written)))
 
 
 def doctor(output_format: str = typer.Option("table", "--format", help="table or json.")) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from planner import schedule_card
 from planner.graph import counts
 from planner.spec import catalog
+from planner.spec.checkpoint import Record
 from planner.spec.cluster import Accelerator, ClusterSpec
 from planner.spec.documents import Document, InputError
 from planner.spec.graph import GraphDocument
@@ -35,6 +36,7 @@ DOCUMENTS: dict[str, type[Document]] = {
     "timeline": Timeline,
     "measured": Measured,
     "trained": Trained,
+    "checkpoint": Record,
 }
 
 

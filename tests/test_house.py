@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "scipy",
     },
     "planner.search.integer_programme": {"planner.search", "numpy", "pulp"},
+    "planner.export": {"planner.spec", "planner.export", "ruamel"},
     "planner.listing": {"planner.spec", "planner.graph", "planner.schedule_card"},
     "planner.schedule_card": {"planner.spec", "planner.schedule"},
     "planner.model_card": {"planner.spec", "planner.graph"},
@@ -88,7 +89,7 @@ FLOORS = [
     {"planner.graph", "planner.schedule"},
     {"planner.cost"},
     {"planner.simulator"},
-    {"planner.search"},
+    {"planner.search", "planner.export"},
 ]
 
 

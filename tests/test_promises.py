@@ -29,6 +29,7 @@ CASES = [
     (LLAMA, "dp=2 micro_batch=2 zero=1 recompute=full"),
     (LLAMA, "pp=2 micro_batch=2 schedule=gpipe stages=2,2"),
     (LLAMA, "tp=2 micro_batch=8"),
+    (LLAMA, "cp=2 tp=2 micro_batch=4 zero=1"),
 ]
 
 LEVEL = 0.03

@@ -4,11 +4,14 @@
         --output DIR
 
 Options: executor.training.options. Under torchrun the first rank shows the bar and the metric.
+Of several plans the one for WORLD_SIZE ranks is taken, so a job whose size changes can go on.
 """
 
 import argparse
 import contextlib
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from executor import refusals
@@ -26,7 +29,8 @@ COMMAND = "meshwright train --plan PLAN"
 def main() -> int:
     """Train this rank's share; returns the exit code."""
     given = _parser().parse_args()
-    plan, chosen = documents.load(Plan, given.plan), options.read(given)
+    chosen = options.read(given)
+    plan = _plan_of_size([documents.load(Plan, path) for path in given.plan])
     refusals.check(plan)
     tasks.check(chosen.task, plan)
     rank, machine = own_rank(plan, "executor.training", COMMAND), describe()
@@ -39,15 +43,21 @@ def main() -> int:
     shown = bar.shown(chosen.output, chosen.steps, chosen.task)
     with shown if speaks else contextlib.nullcontext():
         found = session.train()
-    if speaks:
+    if speaks and found is not None:
         sys.stderr.write(f"{found.metric} {found.value:.4f}\n")
     barrier(mesh.everyone, device)
     return 0
 
 
+def _plan_of_size(plans: Sequence[Plan]) -> Plan:
+    """The plan for as many ranks as there are; the first where none is, which says so."""
+    ranks = int(os.environ.get("WORLD_SIZE", "0"))
+    return next((plan for plan in plans if plan.layout.devices == ranks), plans[0])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m executor.training", description=__doc__)
-    parser.add_argument("plan", type=Path)
+    parser.add_argument("plan", type=Path, nargs="+")
     options.add_to(parser)
     return parser
 

@@ -8,22 +8,32 @@ global batch is window i, whoever computes it. Held-out windows are spaced evenl
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from executor.training import corpus
-from executor.training.task import Batch
+from executor.training.task import Batch, Judged
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
 
 VOCABULARY = 256
 
 
+def check_bytes(name: str, plan: Plan) -> None:
+    """Raise InputError unless the plan's model knows every byte."""
+    if plan.model.vocab < VOCABULARY:
+        raise InputError(
+            f"model {plan.model.name}: vocab={plan.model.vocab} is too small for the task "
+            f"{name}, which reads bytes; plan a model with vocab={VOCABULARY} or more"
+        )
+
+
 class Language:
     """The task `language`."""
 
-    name, metric = "language", "perplexity"
+    name, metric, predicts = "language", "perplexity", False
 
     def __init__(self, plan: Plan, seed: int):
         self._size = plan.workload.global_batch, plan.workload.seq_len
@@ -40,11 +50,7 @@ class Language:
                 f"model {model.name}: the task language needs one decoder with the head of a "
                 f"language model; plan such a one (gpt2, llama3.2-1b)"
             )
-        if model.vocab < VOCABULARY:
-            raise InputError(
-                f"model {plan.model.name}: vocab={plan.model.vocab} is too small for the task "
-                f"language, which reads bytes; plan a model with vocab={VOCABULARY} or more"
-            )
+        check_bytes(Language.name, plan)
 
     def training_batch(self, step: int) -> Batch:
         """The global batch of a step."""
@@ -62,8 +68,8 @@ class Language:
         starts = torch.arange(index * rows, (index + 1) * rows) * last // (count * rows)
         return self._windows(self._text.held_out, starts)
 
-    def value(self, loss: float) -> float:
-        """The metric from the mean loss over the held-out batches."""
+    def value(self, loss: float, judged: Sequence[Judged]) -> float:
+        """Perplexity."""
         return math.exp(loss)
 
     def _windows(self, text: Tensor, starts: Tensor) -> Batch:

@@ -2,15 +2,17 @@
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from executor import launch, refusals
 from executor.launch import held_bytes
 from executor.supervisor import supervise
-from executor.training import bar, history, tasks
+from executor.training import bar, checkpoints, history, record, tasks
 from executor.training.options import TrainOptions, words
 from executor.training.session import RESULT
 from planner.spec import documents
+from planner.spec.checkpoint import Record
 from planner.spec.cluster import Backend
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
@@ -18,8 +20,8 @@ from planner.spec.trained import Trained
 from profiler.machine import describe
 
 
-def train_plan(plan: Plan, options: TrainOptions) -> Trained:
-    """Train with torch.distributed on this machine's CPU or GPUs.
+def train_plan(plan: Plan, options: TrainOptions, gpus: Sequence[int] | None = None) -> Trained:
+    """Train with torch.distributed on this machine's CPU or GPUs. gpus: only on these.
 
     Raises InputError for a plan, task or machine that cannot train, RunError (naming the rank)
     when a rank dies, raises or hangs.
@@ -30,6 +32,8 @@ def train_plan(plan: Plan, options: TrainOptions) -> Trained:
         path = documents.save(plan, directory / "plan.json")
         command = [sys.executable, "-m", "executor.training", str(path), *words(options)]
         environment = launch.environment(backend)
+        if gpus is not None and backend == "nccl":
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
         title = f"{options.task}, {plan.layout.devices} ranks"
         with bar.shown(options.output, options.steps, title):
             supervise(command, plan.layout.devices, environment, directory, options.timeout_seconds)
@@ -43,9 +47,22 @@ def check(plan: Plan, options: TrainOptions) -> Backend:
     machine = describe()
     backend = refusals.choose_backend(plan, machine, options.backend)
     refusals.check_machine(plan, machine, backend, held_bytes(plan))
-    if (options.output / history.NAME).exists():
+    if (options.output / history.NAME).exists() and not options.resume:
         raise InputError(
             f"{options.output}: already holds a training ({history.NAME}); "
-            f"give another folder with -o"
+            f"go on with --resume, or give another folder with -o"
         )
     return backend
+
+
+def find_checkpoint(plan: Plan, options: TrainOptions) -> list[str]:
+    """What --resume will do, for the user. Raises InputError where it cannot."""
+    notes: list[str] = []
+    root = options.output / checkpoints.FOLDER
+    for folder in checkpoints.whole(root, notes)[:1]:
+        found = documents.load(Record, folder / record.NAME)
+        record.check(found, plan, options, folder)
+        return [*notes, checkpoints.going_on(folder, found)]
+    if notes:
+        raise InputError("\n".join([*notes, checkpoints.none_left(root)]))
+    return [f"{root}: holds no checkpoint; starting from the beginning"]

@@ -5,7 +5,7 @@ summed over all ranks, so every rank knows it, and every rank stops in the same 
 number. Neither changes the order of additions inside a step, so plans agree as they do in `run`.
 
     loss   = sum over dp ranks and microbatches of (mean over tokens) / (microbatches * dp)
-    metric = task.value(mean of that over the held-out batches)
+    metric = task.value(mean of that over the held-out batches, predictions where it needs them)
 """
 
 import math
@@ -24,7 +24,7 @@ from executor.train import counts_loss
 from executor.training.history import StepRecord
 from executor.training.options import TrainOptions
 from executor.training.rate import rate
-from executor.training.task import Batch, Task
+from executor.training.task import Batch, Judged, Task
 from planner.schedule.action import Action
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
@@ -84,6 +84,26 @@ class Loop:
             batch = self._divided(self.task.held_out_batch(index, count))
             total += self._whole(self._runner.evaluate(batch))
         return float(total.item()) / count
+
+    def judged(self) -> list[Judged]:
+        """Predictions and targets of the held-out batches, whole, on every rank."""
+        count = self.options.held_out
+        return [self._judged(self.task.held_out_batch(i, count)) for i in range(count)]
+
+    def _judged(self, batch: Batch) -> Judged:
+        """Each rank puts what it predicts where the division says that it belongs."""
+        _, targets = batch
+        places = torch.arange(targets.numel()).view(targets.shape)
+        own = self._divided((places, places))
+        whole = torch.zeros(targets.numel(), dtype=torch.int64, device=self.device)
+        predicted = self._runner.predict(self._divided(batch))
+        if self._counts_loss:
+            for values, (_, where) in zip(predicted, own, strict=True):
+                # a head of classes has its part of the rows, any other head all of them
+                first = self.mesh.coordinate("tp") * values.numel() % where.numel()
+                whole[where.flatten()[first:][: values.numel()]] = values.flatten()
+        collectives.all_reduce(whole, self.mesh.everyone)
+        return whole.view(targets.shape).cpu(), targets
 
     def _step(self, step: int) -> StepRecord:
         options, started = self.options, time.perf_counter()

@@ -20,7 +20,9 @@ class TrainOptions:
     """What to train for, how long, and where results go.
 
     steps: optimiser steps. learning_rate: the peak; warmup: steps until it (None: a twentieth).
-    held_out: global batches of held-out data for the metric. timeout_seconds, backend, seed,
+    held_out: global batches of held-out data for the metric. checkpoint_every: steps from one
+    checkpoint to the next (None: none), of which `keep` are kept; resume: go on from the newest
+    in `output`, or begin where there is none. timeout_seconds, backend, seed,
     clip_norm: as in RunOptions. Raises InputError.
     """
 
@@ -33,12 +35,15 @@ class TrainOptions:
     held_out: int = 4
     seed: int = 0
     tensorboard: Path | None = None
+    checkpoint_every: int | None = None
+    keep: int = 2
+    resume: bool = False
     timeout_seconds: float = field(default=60.0, metadata={"flag": "timeout"})
     backend: str = "auto"
 
     def __post_init__(self) -> None:
         RunOptions(timeout_seconds=self.timeout_seconds, backend=self.backend)
-        least = {"steps": 1, "warmup": 0, "held_out": 1}
+        least = {"steps": 1, "warmup": 0, "held_out": 1, "checkpoint_every": 1, "keep": 1}
         for key, lowest in least.items():
             value = getattr(self, key)
             if value is not None and value < lowest:

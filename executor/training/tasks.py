@@ -3,11 +3,13 @@
 import difflib
 
 from executor.training.language import Language
+from executor.training.tags import Tags
 from executor.training.task import Task
+from executor.training.translation import Translation
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
 
-TASKS = {kind.name: kind for kind in (Language,)}
+TASKS = {kind.name: kind for kind in (Language, Tags, Translation)}
 
 
 def check(name: str, plan: Plan) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -58,13 +60,22 @@ def test_a_folder_with_a_training_is_not_overwritten(plan: Plan, tmp_path: Path)
         check(plan, TrainOptions(output=tmp_path))
 
 
+def torchrun(plans: list[Path], folder: Path, *words: str) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words]
+    command += ["--nproc-per-node", "2", "-m", "executor.training", *map(str, plans)]
+    return [*command, "--held-out", "1", "--output", str(folder)]
+
+
 @pytest.mark.slow
-def test_torchrun_starts_the_same_ranks(plan: Plan, tmp_path: Path) -> None:
-    path = documents.save(plan, tmp_path / "plan.json")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "executor.training", str(path)]
+def test_torchrun_starts_the_same_ranks_with_the_plan_of_their_number(
+    plan: Plan, tmp_path: Path
+) -> None:
+    alone = make_plan(plan.model, dtype="fp32", micro_batch=8)
+    paths = [
+        documents.save(each, tmp_path / f"{each.layout.devices}.json") for each in (alone, plan)
+    ]
     done = subprocess.run(
-        [*command, "--steps", "2", "--held-out", "1", "--output", str(tmp_path / "out")],
+        [*torchrun(paths, tmp_path / "out"), "--steps", "2"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -72,4 +83,29 @@ def test_torchrun_starts_the_same_ranks(plan: Plan, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "perplexity" in done.stderr
-    assert len(documents.load(Trained, tmp_path / "out" / "trained.json").loss) == 2
+    found = documents.load(Trained, tmp_path / "out" / "trained.json")
+    assert (len(found.loss), found.layout) == (2, plan.layout)
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_from_the_last_checkpoint(plan: Plan, tmp_path: Path) -> None:
+    path, folder = documents.save(plan, tmp_path / "plan.json"), tmp_path / "out"
+    words = ["--steps", "300", "--checkpoint-every", "10", "--resume", "--timeout", "20s"]
+    job = subprocess.Popen(
+        [*torchrun([path], folder, "--max-restarts", "2"), *words],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(history.read(folder / history.NAME)) < 50:
+        assert job.poll() is None
+        time.sleep(0.05)
+    children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    _, said = job.communicate(timeout=120)
+    assert job.returncode == 0, said
+    assert "going on with step" in said
+    found = documents.load(Trained, folder / "trained.json")
+    assert found.first_step >= 40
+    assert len(found.loss) == 300
