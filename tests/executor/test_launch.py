@@ -71,7 +71,7 @@ def test_stdout_is_the_measured_value_without_its_timeline(ran: Ran) -> None:
 
 
 def test_every_option_reaches_the_ranks(tmp_path: Path) -> None:
-    options = RunOptions(5, 1, 7.0, "gloo", seed=3, learning_rate=1e-2, clip_norm=0.3)
+    options = RunOptions(5, 1, 7.0, "gloo", 3, 1e-2, clip_norm=0.3, module="my_model.py:build")
     usual = dataclasses.asdict(RunOptions())
     assert all(value != usual[key] for key, value in dataclasses.asdict(options).items())
     words = rank_command(tmp_path, options)
