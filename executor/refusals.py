@@ -138,8 +138,6 @@ def _expert_parallel(plan: Plan) -> Iterator[str]:
         yield f"{ways} divide experts, and {plan.model.name} has none; plan with ep=1 etp=1"
     if (ranks := layout.tp * layout.cp * layout.dp) % members:
         yield f"{ways}: ep*etp={members} does not divide tp*cp*dp={ranks}"
-    if kinds and layout.sync == "parameter_server":
-        yield "layout.sync=parameter_server for experts is not implemented; plan with all_reduce"
     for each in kinds:
         if each.experts % layout.ep:
             yield f"{ways}: ep does not divide experts={each.experts}"

@@ -129,7 +129,7 @@ def test_a_rehearsal_routes_evenly() -> None:
         ("llama", {"dp": 2, "ep": 2}, "ep=2 etp=1 divide experts, and small-llama has none"),
         ("mixtral", {"dp": 2, "ep": 4}, r"ep\*etp=4 does not divide tp\*cp\*dp=2"),
         ("mixtral", {"dp": 8, "ep": 8}, "ep does not divide experts=4"),
-        ("mixtral", {"dp": 2, "sync": "parameter_server"}, "sync=parameter_server for experts"),
+        ("mixtral", {"dp": 2, "sync": "parameter_server"}, "sync=parameter_server with experts"),
         ("moe-biases", {"dp": 2, "etp": 2}, "experts with biases are not divided by columns"),
     ],
 )
