@@ -29,8 +29,8 @@ TRUE = {
 
 @cache
 def layouts() -> tuple[Case, ...]:
-    """Every fourth row of the llm-foundry tables, whatever they measured."""
-    runs = read_runs(catalog.FOLDER / "runs" / "llm_foundry.csv")[::4]
+    """Every eighth row of the llm-foundry tables, whatever they measured."""
+    runs = read_runs(catalog.FOLDER / "runs" / "llm_foundry.csv")[::8]
     return make_cases(runs).cases
 
 
