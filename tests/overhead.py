@@ -56,6 +56,7 @@ from tests.examples import llama_like
 from tests.executor import plans
 
 RANKS = 2
+TITLE = "The executor beside loops written by hand, 2 ranks"
 ROUNDS, STEPS, WARMUP = 10, 2, 2
 CPU = torch.device("cpu")
 TIMEOUT = timedelta(seconds=120)
@@ -183,7 +184,7 @@ def dtensor(plan: Plan) -> Step:
 
 PAIRS: tuple[tuple[str, Callable[[Plan], Step], dict[str, int]], ...] = (
     ("ddp", ddp, {"dp": 2, "micro_batch": 2}),
-    ("fsdp2", fsdp2, {"dp": 2, "micro_batch": 4, "zero": 1}),
+    ("fsdp2", fsdp2, {"dp": 2, "micro_batch": 4, "zero": 3}),
     ("dtensor", dtensor, {"tp": 2, "micro_batch": 4}),
 )
 
@@ -244,4 +245,4 @@ def rows() -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    printing.print_table(list(rows()), "The executor beside loops written by hand, 2 ranks")
+    printing.print_table(list(rows()), TITLE)
