@@ -45,6 +45,7 @@ TIMEOUT = datetime.timedelta(seconds=60)
 SPIN_SECONDS = 2e-4
 """Assumed: a sleep may end so much late."""
 CALIBRATION_CYCLES = 50_000_000
+"""Assumed: tens of milliseconds, long enough for the resolution of an event."""
 
 BARRIER_BYTES = 4
 """What executor.collectives.barrier sends, before a step begins."""
@@ -218,7 +219,8 @@ def _waits(foreseen: Ledger, group: str) -> Iterator[tuple[tuple[str, int], floa
     for message in foreseen.messages:
         if message.group != group:
             continue
-        size, seconds = message.message_bytes, message.seconds or 0.0
+        size, seconds = message.message_bytes, message.seconds
+        assert seconds is not None, "a recorded ledger foresees nothing"
         if message.op == "send_recv":  # a ring sends and receives at once
             yield ("send", size), 0.0
             yield ("recv", size), seconds

@@ -65,15 +65,11 @@ def _model(plan: Plan) -> Iterator[str]:
         yield f"{problem}; run {runnable.RUNNABLE}, or plan for another runtime"
 
 
-def _stages(plan: Plan) -> Iterator[str]:
-    model, layout, stages = plan.model, plan.layout, len(plan.stages)
-    whole = "an encoder and a decoder" if model.encoder is not None else ""
-    if any(each.relative_buckets for each in runnable.attentions(model)):
-        whole = whole or "relative positions"
-    if whole and stages > 1:
-        yield f"a model of {whole} is not cut in {stages} stages; plan with pp=1 vpp=1"
-    if whole and layout.zero > 1:
-        yield f"a model of {whole} with layout.zero={layout.zero} is not implemented; use 0 or 1"
+def _division(plan: Plan) -> Iterator[str]:
+    layout, stages = plan.layout, len(plan.stages)
+    yield from runnable.division_problems(
+        plan.model, layout.tp, layout.cp, stages, layout.zero, layout.etp
+    )
 
 
 def _formats(plan: Plan) -> Iterator[str]:
@@ -97,9 +93,6 @@ def _tensor_parallel(plan: Plan) -> Iterator[str]:
     for key, value in sorted(sizes):
         if value % tp:
             yield f"tp={tp} does not divide {key}={value}"
-    for vocab in sorted({stack.embedding.vocab or 0 for stack in model.stacks}):
-        if (tp - 1) * -(-vocab // tp) >= vocab:
-            yield f"vocab={vocab} leaves the last of tp={tp} ranks without a row"
 
 
 def _context_parallel(plan: Plan) -> Iterator[str]:
@@ -109,11 +102,6 @@ def _context_parallel(plan: Plan) -> Iterator[str]:
     attentions = runnable.attentions(plan.model)
     if plan.model.encoder is not None or not all(each.causal for each in attentions):
         yield f"layout.cp={layout.cp} divides the sequences of causal decoders only; use cp=1"
-    if plan.model.head.kind != "language_model" or any(a.relative_buckets for a in attentions):
-        yield (
-            f"layout.cp={layout.cp} with model.head.kind={plan.model.head.kind}, or with relative "
-            f"positions, is not implemented; use cp=1"
-        )
     chunks = layout.cp if layout.cp_style == "all_to_all" else 2 * layout.cp
     for parts in (chunks, layout.cp * layout.tp):
         if seq_len % parts:
@@ -143,15 +131,11 @@ def _expert_parallel(plan: Plan) -> Iterator[str]:
             yield f"{ways}: ep does not divide experts={each.experts}"
         if each.expert.ffn % layout.etp:
             yield f"{ways}: etp does not divide the experts' ffn={each.expert.ffn}"
-        if each.expert.bias and layout.etp > 1:
-            yield f"{ways}: experts with biases are not divided by columns; plan with etp=1"
-    if kinds and plan.model.encoder is not None:
-        yield "experts in an encoder or in the decoder that reads it are not implemented"
 
 
 RULES = (
-    *(_model, _stages, _axes, _schedule, _choices, _formats),
-    *(_tensor_parallel, _context_parallel, _expert_parallel),
+    *(_model, _axes, _schedule, _choices, _formats),
+    *(_tensor_parallel, _context_parallel, _expert_parallel, _division),
 )
 
 

@@ -21,6 +21,7 @@ from profiler.session import take_profile
 MODEL, SEQ_LEN, GLOBAL_BATCH = "tiny-gpt2", 128, 16
 MICRO_BATCHES, DEGREES = "1,2,4,8", "1,2,4"
 PROFILE_SECONDS = 75.0
+"""Assumed: what a broad session of this model needs (it names what it leaves out)."""
 WARMUP, STEPS = 2, 6
 
 Say = Callable[[str], None]
@@ -72,8 +73,10 @@ def trials(topology: Topology, compute: Profile, count: int, say: Say) -> Iterat
 
 
 def _each_once(plans: Sequence[Plan]) -> list[Plan]:
-    found = {(plan.layout, plan.layer_counts): plan for plan in reversed(plans)}
-    return list(reversed(found.values()))
+    found: dict[object, Plan] = {}
+    for plan in plans:
+        found.setdefault((plan.layout, plan.layer_counts), plan)
+    return list(found.values())
 
 
 def _trial(topology: Topology, plan: Plan) -> Trial:

@@ -20,9 +20,9 @@ OPS: tuple[CollectiveOp, ...] = (
 )
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = (KIB, 16 * KIB, 128 * KIB, 512 * KIB, 4 * MIB)
-"""Below the smallest a time is constant, above the largest in proportion."""
+"""Chosen around the messages of the experiment's model; elsewhere times follow straight lines."""
 SECONDS = 0.5
-"""For one sample; links that others share need more than a lap or two."""
+"""For one sample; assumed: links that others share need more than a lap or two."""
 
 
 def requests(topology: Topology) -> list[CollectiveRequest]:

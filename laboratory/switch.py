@@ -31,8 +31,9 @@ from dataclasses import dataclass, field
 TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 MTU = 60_000
+"""Assumed: near the 65,535 that a packet can have, so that there are few of them."""
 BURST = 16
-"""Packets read from one device before the others have their turn."""
+"""Packets read from one device before the others have their turn; assumed."""
 SPIN_SECONDS = 2e-4
 """How long before a packet is due the switch stops sleeping; assumed: a timer's usual delay."""
 FIRST_ADDRESS = 10

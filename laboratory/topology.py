@@ -75,4 +75,5 @@ TOPOLOGIES = (
     Topology("four-nodes", 4, 1, Link(1000 * MEGABIT, 1e-4), Link(300 * MEGABIT, 5e-4)),
     Topology("far-nodes", 2, 2, Link(500 * MEGABIT, 2e-4), Link(200 * MEGABIT, 1e-2)),
 )
-"""A slow uplink for two, a flat network, and two sites that are far apart."""
+"""Chosen, so that placement changes a step severalfold: a slow uplink for two, a flat network, and
+two sites that are far apart."""

@@ -10,6 +10,7 @@ element is written once; they read the boxes of all their pieces, whoever wrote 
 all that resharding is: a checkpoint knows no plan.
 """
 
+import contextlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -53,9 +54,7 @@ def save(updater: Updater, mesh: Mesh, folder: Path) -> None:
 
     Collective. Raises CheckpointException on every rank when any of them fails.
     """
-    with warnings.catch_warnings():
-        # one rank needs no job, and says so
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+    with _maybe_alone():
         checkpoint.save(
             {},
             storage_writer=FileSystemWriter(folder),
@@ -70,8 +69,7 @@ def load(updater: Updater, mesh: Mesh, folder: Path) -> None:
 
     Collective. Raises CheckpointException on every rank when any of them fails.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+    with _maybe_alone():
         checkpoint.load(
             {},
             storage_reader=FileSystemReader(folder),
@@ -80,6 +78,14 @@ def load(updater: Updater, mesh: Mesh, folder: Path) -> None:
             no_dist=mesh.everyone is None,
         )
     updater.publish()
+
+
+@contextlib.contextmanager
+def _maybe_alone() -> Iterator[None]:
+    """One rank needs no job, and torch warns that there is none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _tensors(updater: Updater, first_only: bool) -> Iterator[tuple[Key, Sizes, Tensor]]:

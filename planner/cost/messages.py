@@ -163,10 +163,7 @@ class _Rank:
     def _between(self, stage: int) -> Iterator[tuple[Line, int]]:
         """What a stage sends to its neighbours on other ranks, and takes from them."""
         layout, m = self.layout, self.plan.microbatches
-        tokens = layout.micro_batch * self.plan.workload.seq_len // layout.cp
-        if self.plan.runtime.sequence_parallel:
-            tokens //= layout.tp
-        size = tokens * self.plan.model.hidden * self.blocks.element_bytes
+        size = moments.hop_bytes(self.blocks, self.plan)
         for other in (stage - 1, stage + 1):
             if 0 <= other < len(self.ranks) and self.ranks[other] != self.place["pp"]:
                 yield ("pipeline", "send", "pp", layout.pp, size), m

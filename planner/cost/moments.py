@@ -42,6 +42,10 @@ from planner.spec.runtime import Recompute
 INDEX_BYTES = 8
 """A token or a target."""
 FIELDS = ("kept", "sent", "forward", "backward")
+KEPT_WIDE, UNKEPT = 2, 4
+"""Widest activations at once in a layer's forward, where the layer is kept and where it is not.
+Fitted: read off recorded peaks (executor.ledger) of Llama-3.1-8B and GPT-2 shapes on a CPU, like
+the one and two of the backward; tests/ledger/test_rank.py holds other shapes to 3 %."""
 KEPT: dict[Recompute, str] = {
     "none": "saved_bytes",
     "selective": "selective_bytes",
@@ -111,7 +115,7 @@ def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
     embedding, head = (blocks.cost(name, division) for name in ("embedding", "head"))
     in_layers = sum(getattr(cost, KEPT[mode]) for cost, mode in layers)
     ends = (embedding.saved_bytes if first else 0.0) + (head.saved_bytes if last else 0.0)
-    hop = _hop(blocks, plan)
+    hop = hop_bytes(blocks, plan)
     ahead, behind = _unit(blocks, plan)
     forward = [_layer_forward(cost, mode) + ahead * cost.parameters for cost, mode in layers]
     backward = [
@@ -140,11 +144,12 @@ def _unit(blocks: Blocks, plan: Plan) -> tuple[int, int]:
     return gathered, gathered + (gradient_bytes(blocks) if zero > 1 else 0)
 
 
-def _hop(blocks: Blocks, plan: Plan) -> float:
+def hop_bytes(blocks: Blocks, plan: Plan) -> int:
+    """Bytes of the activations of one microbatch between two stages, on one rank."""
     tokens = plan.layout.micro_batch * plan.workload.seq_len // plan.layout.cp
     if plan.runtime.sequence_parallel:
         tokens //= plan.layout.tp
-    return float(tokens * plan.model.hidden * blocks.element_bytes)
+    return tokens * plan.model.hidden * blocks.element_bytes
 
 
 def _logits(blocks: Blocks, head: BlockCost, tp: int) -> tuple[float, float]:
@@ -157,7 +162,7 @@ def _logits(blocks: Blocks, head: BlockCost, tp: int) -> tuple[float, float]:
 
 
 def _layer_forward(cost: BlockCost, mode: Recompute) -> float:
-    return (4 if mode == "full" else 2) * cost.widest_bytes
+    return (UNKEPT if mode == "full" else KEPT_WIDE) * cost.widest_bytes
 
 
 def _layer_backward(blocks: Blocks, cost: BlockCost, mode: Recompute) -> float:

@@ -24,8 +24,9 @@ from planner.spec.plan import Plan
 from planner.spec.units import format_bytes
 
 MORE_MEMORY_BYTES = 4 * 2**30
+"""Chosen: what a shadow price is told for."""
 WORTH_SAYING = 5e-4
-"""Shares of a step that are smaller are nothing."""
+"""Assumed: shares of a step that are smaller are nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from planner.spec.plan import Plan, Prediction
 from planner.spec.units import format_bytes, format_seconds
 
 STEP = 0.05
-"""Of a device's memory: the distance of two limits."""
+"""Chosen: of a device's memory, the distance of two limits."""
 SEEDS = 8
 """Solved plans that are looked at for a first one under the next limit."""
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem
 from planner.schedule.orders import SPLIT
+from planner.spec import runnable
 from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
 from planner.spec.runnable import experts
@@ -41,6 +42,17 @@ def mesh_problems(
         yield "sync=parameter_server: other ranks share experts than share the rest; use all_reduce"
     if problem := stages_problem(model, runtime, layout.pp, layout.vpp):
         yield problem
+    stages = layout.pp * layout.vpp
+    yield from executor_problems(
+        model, runtime, tp=layout.tp, cp=layout.cp, stages=stages, zero=layout.zero, etp=layout.etp
+    )
+
+
+def executor_problems(model: ModelSpec, runtime: Runtime, **degrees: int) -> list[str]:
+    """Why a runtime that is the executor of this project cannot divide a model so."""
+    if runtime.models == "any":
+        return []
+    return list(runnable.division_problems(model, **degrees))
 
 
 def stages_problem(model: ModelSpec, runtime: Runtime, pp: int, vpp: int = 1) -> str | None:

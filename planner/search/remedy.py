@@ -27,10 +27,11 @@ from planner.spec.plan import Plan
 from planner.spec.units import format_bytes
 
 RESOLUTION_BYTES = 1e8
-"""How closely the least memory is found."""
+"""Chosen: how closely the least memory is found."""
 NODES = 16
-"""How many more nodes are tried one by one."""
+"""Chosen: how many more nodes are tried one by one."""
 HALVINGS = 6
+"""Chosen: of batch and sequence, and doublings of the memory, before a remedy is given up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from planner.cost.candidates import Candidates, Ints
 from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem
 from planner.schedule.orders import ONE_CHUNK, SPLIT, V_SHAPED, default_chunks, problem
-from planner.search.legality import shard_problem, stages_problem
+from planner.search.legality import executor_problems, shard_problem, stages_problem
 from planner.spec.cluster import ClusterSpec
 from planner.spec.model import ModelSpec
 from planner.spec.runnable import experts
@@ -89,7 +89,9 @@ def depths(question: Question) -> list[int]:
     return [
         pp
         for pp in divisors(question.devices)
-        if pp <= most and not stages_problem(question.model, question.runtime, pp)
+        if pp <= most
+        and not stages_problem(question.model, question.runtime, pp)
+        and not executor_problems(question.model, question.runtime, stages=pp)
     ]
 
 
@@ -134,13 +136,19 @@ def states(question: Question, pp: int) -> Ints:
     found = []
     for tp, cp, style, dp in _dense(question, question.devices // pp):
         every = _states(question.runtime, dp * cp, pp)
-        choices = [state for state in every if not (state[2] and experts(question.model))]
+        choices = [state for state in every if _keeps(question, *state)]
         for ep, etp in itertools.product(eps, etps):
             if tp % etp or (tp * cp * dp) % (ep * etp):
                 continue
             mesh = (tp, cp, style, ep, etp, dp)
             found += [(*mesh, *state) for state in choices if _holds(mesh, state[1])]
     return np.array(found, dtype=np.int64).reshape(len(found), len(COLUMNS) - 1)
+
+
+def _keeps(question: Question, zero: int, _: int, sync: int) -> bool:
+    """Whether a model's states may be kept so."""
+    model, runtime = question.model, question.runtime
+    return not (sync and experts(model)) and not executor_problems(model, runtime, zero=zero)
 
 
 def _holds(mesh: tuple[int, ...], shard: int) -> bool:
@@ -155,6 +163,8 @@ def _dense(question: Question, ranks: int) -> Iterator[tuple[int, int, int, int]
     for tp in divisors(ranks) if "tp" in runtime.axes else [1]:
         if tp_problem(model, work.seq_len, tp, runtime.sequence_parallel):
             continue
+        if executor_problems(model, runtime, tp=tp):
+            continue
         for cp in divisors(ranks // tp) if "cp" in runtime.axes else [1]:
             dp = ranks // tp // cp
             if work.global_batch % dp:
@@ -168,7 +178,7 @@ def _styles(question: Question, tp: int, cp: int) -> list[int]:
     if cp == 1:
         return [0]
     runtime, seq = question.runtime, question.workload.seq_len
-    if seq % (2 * cp):
+    if seq % (2 * cp) or executor_problems(question.model, runtime, cp=cp):
         return []
     found = []
     for style in runtime.context_styles:
@@ -202,6 +212,7 @@ def _experts(question: Question) -> tuple[list[int], list[int]]:
     every = divisors(question.devices)
     eps = [ep for ep in every if "ep" in runtime.axes and ep_problem(model, ep, 1) is None]
     etps = [etp for etp in every if runtime.shares_experts and ep_problem(model, 1, etp) is None]
+    etps = [etp for etp in etps if not executor_problems(model, runtime, etp=etp)]
     return eps or [1], etps or [1]
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from planner.cost.candidates import Candidates, Ints
 from planner.graph.view import tp_problem
+from planner.search.legality import executor_problems
 from planner.spec.cluster import ClusterSpec
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import Recompute, Runtime, Schedule
@@ -40,7 +41,7 @@ def legal(
 ) -> Iterator[Candidates]:
     """The space as tables, one per pipeline depth, schedule and recompute mode."""
     for pp in divisors(devices):
-        if pp > deepest(model):
+        if pp > deepest(model) or executor_problems(model, runtime, stages=pp):
             continue
         rows = list(_rows(model, workload, runtime, devices // pp))
         if not rows:
@@ -75,10 +76,13 @@ def _rows(
     for tp in divisors(ranks):
         if tp_problem(model, workload.seq_len, tp, runtime.sequence_parallel):
             continue
+        if executor_problems(model, runtime, tp=tp):
+            continue
         dp = ranks // tp
         if workload.global_batch % dp:
             continue
         zeros = [z for z in runtime.zero_stages if z == 0 or dp > 1]
+        zeros = [z for z in zeros if not executor_problems(model, runtime, zero=z)]
         for micro_batch in divisors(workload.global_batch // dp):
             yield from ((dp, tp, micro_batch, zero) for zero in zeros)
 

@@ -32,8 +32,8 @@ Line = tuple[Part, MessageOp, Group, int, int]
 class Message(Frozen):
     """Equal messages of one rank in one step.
 
-    message_bytes: of the full tensor (all_gather
-    its output, reduce_scatter its input). seconds: of one of them, predicted.
+    message_bytes: of the full tensor (all_gather: its output, reduce_scatter: its input).
+    seconds: of one of them, predicted.
     """
 
     part: Part
@@ -67,11 +67,6 @@ class Ledger(Document):
         for message in self.messages:
             found[message.line] += message.count
         return found
-
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes of all messages, full tensors."""
-        return sum(message.message_bytes * message.count for message in self.messages)
 
 
 def both(predicted: Ledger, recorded: Ledger) -> Iterator[tuple[Line, int, int]]:

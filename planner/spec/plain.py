@@ -9,6 +9,7 @@ by its key, so that it can be refused at the door.
 
 from collections.abc import Iterator
 
+from planner.spec import runnable
 from planner.spec.layer import MLP, Attention, Experts, LayerSpec
 from planner.spec.model import Embedding, Head, ModelSpec, Stack
 
@@ -49,12 +50,9 @@ def _stack(stack: Stack, key: str, seq_len: int) -> Iterator[str]:
 
 
 def _embedding(embedding: Embedding, key: str, seq_len: int) -> Iterator[str]:
-    yield from _absent(embedding, key, ("convolutions", "class_token", "token_types", "width"))
-    yield from _absent(embedding, key, ("norm", "position_offset", "shared_table"))
-    if embedding.positions == "frozen":
-        yield f"{key}.positions=frozen is not implemented; only learned ones or none are"
-    if embedding.positions == "learned" and seq_len > embedding.max_positions:
-        yield f"seq_len={seq_len} exceeds {key}.max_positions={embedding.max_positions}"
+    more = ("token_types", "norm", "position_offset", "shared_table")
+    yield from runnable.absent(embedding, key, more)
+    yield from runnable.embedding_problems(embedding, key, seq_len)
 
 
 def _layer(layer: LayerSpec, key: str, seq_len: int) -> Iterator[str]:
@@ -64,37 +62,20 @@ def _layer(layer: LayerSpec, key: str, seq_len: int) -> Iterator[str]:
         yield f"{key}.cross_attention is not implemented"
     if layer.placement != "pre":
         yield f"{key}.placement={layer.placement} is not implemented; only pre is"
-    yield from _absent(layer, key, ("parallel",))
+    yield from runnable.absent(layer, key, ("parallel",))
     yield from _attention(layer.attention, f"{key}.attention", seq_len)
 
 
 def _attention(attention: Attention, key: str, seq_len: int) -> Iterator[str]:
-    yield from _absent(attention, key, ("latent", "relative_buckets", "score_cap"))
+    yield from runnable.absent(attention, key, ("relative_buckets",))
     if not attention.causal:
         yield f"{key}.causal=false is not implemented; only causal attention is"
-    if attention.value_head != attention.head_dim:
-        yield (
-            f"{key}.value_dim={attention.value_dim} differs from head_dim={attention.head_dim}; "
-            f"only equal ones are implemented"
-        )
-    if attention.window is not None and attention.window < seq_len:
-        yield (
-            f"{key}.window={attention.window} is less than seq_len={seq_len}; only attention to "
-            f"all earlier tokens is implemented"
-        )
+    yield from runnable.attention_problems(attention, key, seq_len)
 
 
 def _head(head: Head) -> Iterator[str]:
     if head.kind != "language_model":
         yield f"model.head.kind={head.kind} is not implemented; only language_model is"
-    yield from _absent(head, "model.head", ("width", "transform", "pooler", "bias", "mtp_layers"))
-
-
-def _absent(
-    part: Attention | Embedding | Head | LayerSpec, key: str, names: tuple[str, ...]
-) -> Iterator[str]:
-    """Fields that must be empty (None, false, zero)."""
-    for name in names:
-        if value := getattr(part, name):
-            shown = f"={str(value).lower()}" if isinstance(value, bool | int | float) else ""
-            yield f"{key}.{name}{shown} is not implemented"
+    yield from runnable.absent(
+        head, "model.head", ("width", "transform", "pooler", "bias", "mtp_layers")
+    )

@@ -23,11 +23,36 @@ def problems(model: ModelSpec, seq_len: int) -> Iterator[str]:
         yield from _two_stacks(model)
 
 
+def division_problems(
+    model: ModelSpec, tp: int = 1, cp: int = 1, stages: int = 1, zero: int = 0, etp: int = 1
+) -> Iterator[str]:
+    """Why the executor cannot divide a model that it can be; each degree is judged alone."""
+    relative = any(each.relative_buckets for each in attentions(model))
+    whole = "an encoder and a decoder" if model.encoder is not None else ""
+    whole = whole or ("relative positions" if relative else "")
+    if whole and stages > 1:
+        yield f"a model of {whole} is not cut in {stages} stages; plan with pp=1 vpp=1"
+    if whole and zero > 1:
+        yield f"a model of {whole} with zero={zero} is not implemented; use 0 or 1"
+    for vocab in sorted({stack.embedding.vocab or 0 for stack in model.stacks}):
+        if (tp - 1) * -(-vocab // tp) >= vocab:
+            yield f"vocab={vocab} leaves the last of tp={tp} ranks without a row"
+    if cp > 1 and (model.head.kind != "language_model" or relative):
+        yield (
+            f"cp={cp} with model.head.kind={model.head.kind}, or with relative positions, is not "
+            f"implemented; use cp=1"
+        )
+    if etp > 1 and any(each.expert.bias for each in experts(model)):
+        yield f"etp={etp}: experts with biases are not divided by columns; plan with etp=1"
+
+
 def _two_stacks(model: ModelSpec) -> Iterator[str]:
     if model.tied_embeddings and not model.main.embedding.shared_table:
         yield "model.tied_embeddings=true with two token tables is not implemented"
     if model.head.kind != "language_model":
         yield f"model.head.kind={model.head.kind} behind two stacks is not implemented"
+    if experts(model):
+        yield "experts in an encoder or in the decoder that reads it are not implemented"
 
 
 def mlps(model: ModelSpec) -> list[MLP]:
@@ -51,7 +76,7 @@ def attentions(model: ModelSpec) -> list[Attention]:
 
 
 def _stack(stack: Stack, key: str, seq_len: int) -> Iterator[str]:
-    yield from _embedding(stack.embedding, f"{key}.embedding", seq_len)
+    yield from embedding_problems(stack.embedding, f"{key}.embedding", seq_len)
     for index, kind in enumerate(stack.kinds):
         yield from _layer(kind, f"{key}.kinds.{index}", seq_len)
     if len({kind.attention.relative_buckets for kind in stack.kinds}) > 1:
@@ -64,8 +89,9 @@ def _rotary(model: ModelSpec) -> Iterator[str]:
         yield "model.stacks: attention with several rotary_dim or rope_theta is not implemented"
 
 
-def _embedding(embedding: Embedding, key: str, seq_len: int) -> Iterator[str]:
-    yield from _absent(embedding, key, ("convolutions", "class_token", "width"))
+def embedding_problems(embedding: Embedding, key: str, seq_len: int) -> Iterator[str]:
+    """What of an embedding neither the executor nor the profiler's layers can be."""
+    yield from absent(embedding, key, ("convolutions", "class_token", "width"))
     if embedding.positions == "frozen":
         yield f"{key}.positions=frozen is not implemented; only learned ones or none are"
     if embedding.positions == "learned" and seq_len > embedding.max_positions:
@@ -75,11 +101,12 @@ def _embedding(embedding: Embedding, key: str, seq_len: int) -> Iterator[str]:
 def _layer(layer: LayerSpec, key: str, seq_len: int) -> Iterator[str]:
     for name in ("attention", "cross_attention"):
         if (attention := getattr(layer, name)) is not None:
-            yield from _attention(attention, f"{key}.{name}", seq_len)
+            yield from attention_problems(attention, f"{key}.{name}", seq_len)
 
 
-def _attention(attention: Attention, key: str, seq_len: int) -> Iterator[str]:
-    yield from _absent(attention, key, ("latent", "score_cap"))
+def attention_problems(attention: Attention, key: str, seq_len: int) -> Iterator[str]:
+    """The same of an attention."""
+    yield from absent(attention, key, ("latent", "score_cap"))
     if attention.value_head != attention.head_dim:
         yield (
             f"{key}.value_dim={attention.value_dim} differs from head_dim={attention.head_dim}; "
@@ -94,7 +121,7 @@ def _attention(attention: Attention, key: str, seq_len: int) -> Iterator[str]:
 
 def _head(model: ModelSpec) -> Iterator[str]:
     head = model.head
-    yield from _absent(head, "model.head", ("width", "mtp_layers"))
+    yield from absent(head, "model.head", ("width", "mtp_layers"))
     if head.kind == "none":
         yield "model.head.kind=none is not implemented; only heads with a loss are"
     if head.kind == "language_model" and head.classes != model.vocab:
@@ -108,7 +135,9 @@ def _head(model: ModelSpec) -> Iterator[str]:
         yield f"model.head.transform=true with kind={head.kind} is not implemented"
 
 
-def _absent(part: Attention | Embedding | Head, key: str, names: tuple[str, ...]) -> Iterator[str]:
+def absent(
+    part: Attention | Embedding | Head | LayerSpec, key: str, names: tuple[str, ...]
+) -> Iterator[str]:
     """Fields that must be empty (None, false, zero)."""
     for name in names:
         if value := getattr(part, name):

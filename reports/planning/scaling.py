@@ -18,6 +18,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from planner.spec import catalog
 from planner.spec.documents import write_text
@@ -144,7 +145,9 @@ def plot(curves: dict[str, list[Cost]]) -> Axes:
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
         ax.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45, ha="right")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
         dress(ax, f"planning time over {name}", name, "CPU seconds", "both")
     return axes[0]
 

@@ -11,9 +11,10 @@ from executor.mesh import close_mesh, make_mesh
 from planner.spec.documents import InputError
 from planner.spec.layout import Layout
 from tests.executor.kinds import EXPERTS, MIXTURES
-from tests.executor.plans import ALL, GLOBAL_BATCH, make_plan
+from tests.executor.plans import ALL, make_plan
 from tests.executor.pool import TIMEOUT, Pool
-from tests.executor.test_equality import check, micro_batch_of, name_of
+from tests.executor.test_equality import name_of
+from tests.executor.test_kinds import compare
 
 CASES = [
     ("mixtral", {"dp": 4, "ep": 2, "zero": 1, "recompute": "full"}),
@@ -22,18 +23,6 @@ CASES = [
     ("qwen-moe", {"tp": 2, "cp": 2, "dp": 2, "ep": 4, "etp": 2, "zero": 3}),
     ("moe-biases", {"tp": 2, "dp": 2, "ep": 4, "zero": 2}),
 ]
-
-
-def compare(pool: Pool, name: str, layout: dict[str, Any]) -> None:
-    plan = planned(name, layout)
-    refusals.check(plan)
-    check(pool, name, plan)
-
-
-def planned(name: str, layout: dict[str, Any]) -> Any:
-    fewest = 2 * layout.get("pp", 1)
-    micro_batch = micro_batch_of(GLOBAL_BATCH // layout.get("dp", 1), fewest)
-    return make_plan(name, micro_batch=micro_batch, **layout)
 
 
 @pytest.mark.parametrize(

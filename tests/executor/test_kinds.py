@@ -125,7 +125,7 @@ def test_all_of_them_are_runnable(name: str) -> None:
     [
         ("t5", {"cp": 2}, "layout.cp=2 divides the sequences of causal decoders only"),
         ("bert-tokens", {"cp": 2}, "layout.cp=2 divides the sequences of causal decoders only"),
-        ("gpt2-sequences", {"cp": 2}, "layout.cp=2 with model.head.kind=sequence_classification"),
+        ("gpt2-sequences", {"cp": 2}, "cp=2 with model.head.kind=sequence_classification"),
         ("t5", {"tp": 8}, "tp=8 does not divide heads=4"),
         ("bart", {"pp": 2}, "an encoder and a decoder is not cut in 2 stages"),
     ],
