@@ -59,6 +59,8 @@ class StageTimes:
     gradients of weights, a part of backward; recomputation and collectives are in the other. hop:
     [N], one transfer between stages. reduce: exposed gradient reduction, of reduction, the whole
     of it. optimizer: the update. parameters: on one rank of the stage.
+    forward_sent, backward_sent, optimizer_sent: what of forward, backward and optimizer is spent
+    with messages, hidden ones left out.
     """
 
     forward: Floats
@@ -71,6 +73,9 @@ class StageTimes:
     reduction: Floats
     optimizer: Floats
     parameters: Floats
+    forward_sent: Floats
+    backward_sent: Floats
+    optimizer_sent: Floats
 
     @property
     def backward_input(self) -> Floats:
@@ -134,6 +139,7 @@ def stage_times(tables: BlockTables) -> StageTimes:
     if blocks.runtime.overlaps_dp:
         buckets, slowdown = np.maximum(candidates.counts, 1), blocks.runtime.overlap_slowdown
         shown = _beside(reduction, backward, buckets, slowdown)
+    computed, sent = _optimizer(blocks, candidates, held, tables)
     return StageTimes(
         forward=forward,
         backward=backward,
@@ -143,8 +149,11 @@ def stage_times(tables: BlockTables) -> StageTimes:
         hop=_hop(blocks, candidates),
         reduce=shown,
         reduction=reduction,
-        optimizer=_optimizer(blocks, candidates, held, tables),
+        optimizer=computed + sent,
         parameters=held.all,
+        forward_sent=forward_tp + gathers,
+        backward_sent=backward_tp + scatters,
+        optimizer_sent=sent,
     )
 
 
@@ -215,12 +224,17 @@ def _hop(blocks: Blocks, candidates: Candidates) -> Floats:
     """
     if candidates.pp == 1:
         return np.zeros(len(candidates))
+    sizes = hop_bytes(blocks, candidates)
+    ranks, groups = np.full(len(candidates), candidates.pp), candidates.replicas * candidates.tp
+    return _by_group(blocks, "send_recv", ranks, candidates.stride("pp"), groups, sizes)
+
+
+def hop_bytes(blocks: Blocks, candidates: Candidates) -> Floats:
+    """Bytes that one rank passes to the next stage per microbatch, [N]."""
     rows = candidates.micro_batch * (blocks.workload.seq_len // candidates.cp)
     if blocks.runtime.sequence_parallel:
         rows = rows // candidates.tp
-    sizes = rows.astype(np.float64) * blocks.model.hidden * blocks.element_bytes
-    ranks, groups = np.full(len(candidates), candidates.pp), candidates.replicas * candidates.tp
-    return _by_group(blocks, "send_recv", ranks, candidates.stride("pp"), groups, sizes)
+    return rows.astype(np.float64) * blocks.model.hidden * blocks.element_bytes
 
 
 def _replica_stride(candidates: Candidates) -> Ints:
@@ -345,7 +359,10 @@ def _tied_elements(blocks: Blocks, tp: Ints) -> Ints:
     return result
 
 
-def _optimizer(blocks: Blocks, candidates: Candidates, held: Held, tables: BlockTables) -> Floats:
+def _optimizer(
+    blocks: Blocks, candidates: Candidates, held: Held, tables: BlockTables
+) -> tuple[Floats, Floats]:
+    """Seconds of the update: what is computed, and what is sent."""
     zero, grad = candidates.zero[:, None], gradient_bytes(blocks)
     own = np.where(zero > 0, held.own, held.all)
     served = candidates.served[:, None]
@@ -355,15 +372,15 @@ def _optimizer(blocks: Blocks, candidates: Candidates, held: Held, tables: Block
     seconds = _elementwise(blocks, "adamw", own, ADAMW_BYTES)
     seconds += _elementwise(blocks, "gradient_norm", own, grad)
     seconds += _elementwise(blocks, "zero_gradient", np.where(zero > 1, own, held.all), grad)
-    seconds += _norm_exchange(blocks, candidates)[:, None]
+    sent = np.broadcast_to(_norm_exchange(blocks, candidates)[:, None], seconds.shape)
     gathers = (zero == 1) | (zero == 2)
     if gathers.any():
         gather = _over_shards(blocks, candidates, "all_gather", held, blocks.element_bytes)
-        seconds += np.where(gathers, gather, 0.0)
+        sent = sent + np.where(gathers, gather, 0.0)
     if served.any():
         pulled = _through_servers(blocks, candidates, share, blocks.element_bytes)
-        seconds += np.where(served, pulled, 0.0)
-    return seconds
+        sent = sent + np.where(served, pulled, 0.0)
+    return seconds, sent
 
 
 def _norm_exchange(blocks: Blocks, candidates: Candidates) -> Floats:
