@@ -60,7 +60,7 @@ class StageTimes:
     [N], one transfer between stages. reduce: exposed gradient reduction, of reduction, the whole
     of it. optimizer: the update. parameters: on one rank of the stage.
     forward_sent, backward_sent, optimizer_sent: what of forward, backward and optimizer is spent
-    with messages, hidden ones left out.
+    with messages, hidden ones left out (where a runtime has no floors).
     """
 
     forward: Floats
@@ -122,39 +122,76 @@ def stage_parameters(tables: BlockTables) -> Held:
     return Held(dense, experts, tables.over_stages("replicated_parameters"), own)
 
 
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """What a stage does by itself, [N, S], before any of it meets the rest.
+
+    forward, backward: sums over its blocks. sent: where ZeRO sends in every microbatch, the seconds
+    before a forward and behind a backward. reduction: of gradients, once a step.
+    """
+
+    forward: Floats
+    backward: Floats
+    sent: tuple[Floats, Floats] | None
+    reduction: Floats
+
+
 def stage_times(tables: BlockTables) -> StageTimes:
     """Times of every stage of every candidate."""
     blocks, candidates = tables.blocks, tables.candidates
+    held = stage_parameters(tables)
+    bare = bare_times(tables, held)
+    forward, backward, shown = settled(blocks, candidates, bare)
     forward_tp = tables.over_stages("forward_tp")
     backward_tp = tables.over_stages("backward_tp") + tables.over_recomputed(AGAIN_TP)
-    forward = tables.over_stages("forward") + forward_tp
-    backward = tables.over_stages("backward") + tables.over_recomputed(AGAIN) + backward_tp
-    chunks = 1 if candidates.chunk is None else candidates.vpp
-    backward += blocks.runtime.microbatch_seconds / chunks
-    forward, backward = _floored(blocks, candidates, forward, backward)
-    held = stage_parameters(tables)
-    gathers, scatters = _sharded(blocks, candidates, held, forward, backward)
-    forward, backward = forward + gathers, backward + scatters
-    reduction = shown = _reduction(blocks, candidates, held, tables)
-    if blocks.runtime.overlaps_dp:
-        buckets, slowdown = np.maximum(candidates.counts, 1), blocks.runtime.overlap_slowdown
-        shown = _beside(reduction, backward, buckets, slowdown)
-    computed, sent = _optimizer(blocks, candidates, held, tables)
+    computed, sent = _update(tables, held)
     return StageTimes(
         forward=forward,
         backward=backward,
         backward_weight=tables.over_stages("backward_weight"),
         forward_tp=forward_tp,
         backward_tp=backward_tp,
-        hop=_hop(blocks, candidates),
+        hop=hop_seconds(blocks, candidates),
         reduce=shown,
-        reduction=reduction,
+        reduction=bare.reduction,
         optimizer=computed + sent,
         parameters=held.all,
-        forward_sent=forward_tp + gathers,
-        backward_sent=backward_tp + scatters,
+        forward_sent=forward_tp + forward - bare.forward,
+        backward_sent=backward_tp + backward - bare.backward,
         optimizer_sent=sent,
     )
+
+
+def bare_times(tables: BlockTables, held: Held) -> Bare:
+    """Sums over what every stage holds."""
+    blocks, candidates = tables.blocks, tables.candidates
+    forward = tables.over_stages("forward") + tables.over_stages("forward_tp")
+    backward_tp = tables.over_stages("backward_tp") + tables.over_recomputed(AGAIN_TP)
+    backward = tables.over_stages("backward") + tables.over_recomputed(AGAIN) + backward_tp
+    chunks = 1 if candidates.chunk is None else candidates.vpp
+    backward += blocks.runtime.microbatch_seconds / chunks
+    sent = _sharded(blocks, candidates, held)
+    return Bare(forward, backward, sent, _reduction(blocks, candidates, held, tables))
+
+
+def settled(blocks: Blocks, candidates: Candidates, bare: Bare) -> tuple[Floats, Floats, Floats]:
+    """Forward, backward and the exposed reduction where floors and overlap are counted, [N, S].
+
+    Of candidates only the rows and the layers of every column are read.
+    """
+    runtime = blocks.runtime
+    forward, backward = _floored(blocks, candidates, bare.forward, bare.backward)
+    pieces, slowdown = np.maximum(candidates.counts, 1), runtime.overlap_slowdown
+    if bare.sent is not None:
+        ahead, behind = bare.sent
+        if runtime.prefetches_parameters:
+            ahead = _beside(ahead, forward, pieces, slowdown)
+            behind = _beside(behind, backward, pieces, slowdown)
+        forward, backward = forward + ahead, backward + behind
+    shown = bare.reduction
+    if runtime.overlaps_dp:
+        shown = _beside(shown, backward, pieces, slowdown)
+    return forward, backward, shown
 
 
 def _floored(
@@ -173,27 +210,21 @@ def _floored(
     )
 
 
-def _sharded(
-    blocks: Blocks, candidates: Candidates, held: Held, forward: Floats, backward: Floats
-) -> tuple[Floats, Floats]:
-    """Exposed gathering of weights and scattering of gradients per microbatch, ZeRO 2 and 3.
+def _sharded(blocks: Blocks, candidates: Candidates, held: Held) -> tuple[Floats, Floats] | None:
+    """Gathering of weights and scattering of gradients per microbatch, ZeRO 2 and 3.
 
     Every layer is a message of its own. A runtime that prefetches hides them behind the compute
-    of other layers, but for one layer.
+    of other layers, but for one layer (`settled`).
     """
     zero = candidates.zero[:, None]
     if not (zero > 1).any():
-        return np.zeros_like(forward), np.zeros_like(backward)
+        return None
     layers = np.maximum(candidates.counts, 1)
     size, grad = blocks.element_bytes, gradient_bytes(blocks)
     gather = _over_shards(blocks, candidates, "all_gather", held, size, layers)
     scatter = _over_shards(blocks, candidates, "reduce_scatter", held, grad, layers)
     ahead = np.where(zero > 2, gather, 0.0)
-    behind = np.where(zero > 1, scatter, 0.0) + ahead
-    if not blocks.runtime.prefetches_parameters:
-        return ahead, behind
-    slowdown = blocks.runtime.overlap_slowdown
-    return _beside(ahead, forward, layers, slowdown), _beside(behind, backward, layers, slowdown)
+    return ahead, np.where(zero > 1, scatter, 0.0) + ahead
 
 
 def _beside(sent: Floats, computed: Floats, pieces: Ints, slowdown: float) -> Floats:
@@ -217,7 +248,7 @@ def _by_group(
     return by_group(blocks.collective, blocks.lines, op, ranks, stride, alike, sizes)
 
 
-def _hop(blocks: Blocks, candidates: Candidates) -> Floats:
+def hop_seconds(blocks: Blocks, candidates: Candidates) -> Floats:
     """Seconds to pass the activations of one microbatch to the next stage, shape [N].
 
     The slowest of the hops counts: a pipeline that leaves its node is as slow as that.
@@ -359,10 +390,16 @@ def _tied_elements(blocks: Blocks, tp: Ints) -> Ints:
     return result
 
 
-def _optimizer(
-    blocks: Blocks, candidates: Candidates, held: Held, tables: BlockTables
-) -> tuple[Floats, Floats]:
-    """Seconds of the update: what is computed, and what is sent."""
+def update_seconds(tables: BlockTables, held: Held) -> Floats:
+    """Seconds of the optimizer on every stage, [N, S]."""
+    computed, sent = _update(tables, held)
+    result: Floats = computed + sent
+    return result
+
+
+def _update(tables: BlockTables, held: Held) -> tuple[Floats, Floats]:
+    """What of the update is computed and what is sent, [N, S]."""
+    blocks, candidates = tables.blocks, tables.candidates
     zero, grad = candidates.zero[:, None], gradient_bytes(blocks)
     own = np.where(zero > 0, held.own, held.all)
     served = candidates.served[:, None]
