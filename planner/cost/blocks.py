@@ -10,7 +10,7 @@ collectives (planner.graph.recompute says which nodes).
 
 On a machine whose ranks share cores all seconds are those of a rank that runs alone: what was
 measured with k busy ranks is divided by slowdown(k), and the simulator multiplies again by the
-slowdown of the moment.
+slowdown of the moment. Messages over links that are no work of the cores stay as measured.
 """
 
 from collections.abc import Iterator, Sequence
@@ -210,6 +210,12 @@ class Blocks:
         kept = {name: parts.get(name, getattr(self, name)) for name in names}
         graphs = self.graphs if kept["model"] is self.model else None
         return Blocks(**kept, graphs=graphs, calibration=self.calibration)
+
+    @property
+    def has_network(self) -> bool:
+        """Whether ranks that share cores have links that take none of them (SharedCores)."""
+        shared = self.cluster.shared_cores
+        return shared is not None and shared.network
 
     @property
     def element_bytes(self) -> int:
@@ -415,7 +421,7 @@ class Blocks:
     ) -> Floats:
         """Seconds of collectives on ranks that run alone (see the top of the file)."""
         seconds = self.collectives.seconds(op, ranks, stride, groups, size)
-        if self.profile is None:
+        if self.profile is None or self.has_network:
             return seconds
         busy = self.collectives.measured_busy(op, ranks, groups)
         return seconds * self.alone(busy)

@@ -177,11 +177,31 @@ def _passing(tables: BlockTables) -> _Passing:
     kept = held * layers + ends_in_flight(*shape)[:, ranks] * ends
     if candidates.chunks is not None:
         kept = _of_chunks(blocks, candidates.chunks)
-    fresh = _widest(tables, "weight_gradient_bytes")
-    buffers = 2 * _widest(tables, "widest_bytes") + fresh
+    buffers = _gradients(tables)
     if candidates.pp > 1:
-        buffers = buffers + 2 * held * _widest(tables, "checkpoint_bytes", ends=False)
+        buffers = buffers + 2 * held * _transfers(tables)
     return _Passing(kept, again, _logits(tables), buffers, layers + ends)
+
+
+def passing_line(tables: BlockTables) -> tuple[Floats, Floats]:
+    """Of passing_bytes the part that is always there and that of each microbatch in flight, [N, S].
+
+    For gpipe and 1f1b without chunks, where ends are held as long as layers; none recomputes.
+    """
+    each = kept_bytes(tables)
+    if tables.candidates.pp > 1:
+        each = each + 2 * _transfers(tables)
+    return _gradients(tables) + _logits(tables), each
+
+
+def _gradients(tables: BlockTables) -> Floats:
+    fresh = _widest(tables, "weight_gradient_bytes")
+    buffers: Floats = 2 * _widest(tables, "widest_bytes") + fresh
+    return buffers
+
+
+def _transfers(tables: BlockTables) -> Floats:
+    return _widest(tables, "checkpoint_bytes", ends=False)
 
 
 def kept_bytes(tables: BlockTables) -> Floats:
@@ -204,10 +224,10 @@ def _per_microbatch(tables: BlockTables) -> tuple[Floats, Floats]:
         return each, np.zeros_like(each)
     each = each - tables.over_recomputed(SAVED) + tables.over_recomputed(KEPT)
     again = np.where(
-        _any_layer(candidates.recomputed), _made_again(tables, candidates.recompute), 0.0
+        _any_layer(candidates.recomputed), made_again(tables, candidates.recompute), 0.0
     )
     if candidates.selective is not None:
-        less = np.where(_any_layer(candidates.selective), _made_again(tables, "selective"), 0.0)
+        less = np.where(_any_layer(candidates.selective), made_again(tables, "selective"), 0.0)
         again = np.maximum(again, less)
     return each, again
 
@@ -218,8 +238,8 @@ def _any_layer(chosen: Ints) -> Columns:
     return found
 
 
-def _made_again(tables: BlockTables, mode: Recompute) -> Floats:
-    """The largest that a layer makes again: all it keeps, or its attention scores."""
+def made_again(tables: BlockTables, mode: Recompute) -> Floats:
+    """The largest that a layer makes again, [N, S or 1]: all it keeps, or its attention scores."""
     if mode == "full":
         return _widest(tables, "saved_bytes", ends=False)
     cores = [
