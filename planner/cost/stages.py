@@ -47,7 +47,7 @@ ADAMW_BYTES = 28
 
 AGAIN: dict[Recompute, str | None] = {"selective": "again_selective", "full": "again"}
 """The field of a block that a recompute mode adds to the backward's compute."""
-AGAIN_TP: dict[Recompute, str | None] = {"full": "again_tp"}
+AGAIN_TP: dict[Recompute, str | None] = {"selective": "again_selective_tp", "full": "again_tp"}
 """The same for its collectives."""
 
 
