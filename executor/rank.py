@@ -19,6 +19,7 @@ from executor.formats import set_matrix_units
 from executor.mesh import Mesh, make_mesh
 from executor.orphans import die_with_parent
 from executor.progress import Progress
+from executor.rendezvous import meet
 from executor.supervisor import DIRECTORY, PARENT, write_report
 from planner.spec import runnable
 from planner.spec.cluster import Backend
@@ -62,7 +63,8 @@ def join(
     enter_network(rank)
     timeout = datetime.timedelta(seconds=timeout_seconds)
     both = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
-    dist.init_process_group(both, timeout=timeout)
+    store, _, ranks = meet(timeout)
+    dist.init_process_group(both, store=store, rank=rank, world_size=ranks, timeout=timeout)
     mesh = make_mesh(plan.layout, rank, backend, timeout, bool(runnable.experts(plan.model)))
     assert mesh is not None
     return mesh

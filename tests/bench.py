@@ -34,6 +34,7 @@ from planner.spec import printing
 from planner.spec.layout import even_counts
 from planner.spec.plan import AT_RISK
 from reports.planning.problems import PROBLEMS, effort
+from tests import overhead
 from tests.simulator.orders import heap_ends
 
 
@@ -280,3 +281,4 @@ if __name__ == "__main__":
     printing.print_table(throughput(), "Layouts per second, one core")
     printing.print_table(inner_problems(), "CPU seconds of an inner problem, two programmes")
     printing.print_table(problems(), "The standard problems")
+    overhead.show()

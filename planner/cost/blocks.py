@@ -10,7 +10,7 @@ collectives (planner.graph.recompute says which nodes).
 
 On a machine whose ranks share cores all seconds are those of a rank that runs alone: what was
 measured with k busy ranks is divided by slowdown(k), and the simulator multiplies again by the
-slowdown of the moment.
+slowdown of the moment. Messages over links that are no work of the cores stay as measured.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,8 +27,9 @@ from planner.cost.block_parts import BlockGraphs, Parts
 from planner.cost.collectives import CollectiveTimes, Floats
 from planner.cost.column import MixedError, smaller
 from planner.cost.divisions import Division, Divisions, Register
-from planner.cost.groups import by_group
+from planner.cost.exchange import Exchange
 from planner.cost.operators import OperatorTimes
+from planner.cost.timed import Timed
 from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Block, Collective, LayerKind, Node, Operator
 from planner.graph.view import RankView
@@ -43,9 +44,6 @@ from planner.spec.runtime import ContextStyle, Runtime
 from planner.spec.workload import DTYPE_BYTES, Workload, stored_dtype
 
 PHASES: tuple[Phase, ...] = ("forward", "backward")
-
-EMBEDDINGS = ("embedding", "position_embedding")
-"""Kinds whose backward makes gradients of weights only: tokens have none."""
 
 FORWARD_SHARE_OF_HOST = 1 / 3
 """Assumed: a backward launches about twice the kernels of a forward."""
@@ -141,6 +139,12 @@ class Blocks:
         return Blocks(**kept, graphs=graphs, calibration=self.calibration)
 
     @property
+    def has_network(self) -> bool:
+        """Whether ranks that share cores have links that take none of them (SharedCores)."""
+        shared = self.cluster.shared_cores
+        return shared is not None and shared.network
+
+    @property
     def element_bytes(self) -> int:
         """Bytes of one stored weight or activation."""
         return DTYPE_BYTES[self.stored]
@@ -234,29 +238,30 @@ class Blocks:
         births: dict[Birth, float] = {}
         layer = isinstance(block, LayerKind)
         ahead, back = (self._composition(phase) if layer else 1.0 for phase in PHASES)
-        forward = self._compute(parts.operators, "forward", births) * ahead
-        backward = self._compute(parts.operators, "backward", births) * back
+        timed, sent = Timed(self.seconds), self.exchange(division)
+        forward = timed.compute(parts.operators, "forward", births) * ahead
+        backward = timed.compute(parts.operators, "backward", births) * back
         cores = [node for node in parts.operators if node.kind in CORE_KINDS]
-        ahead_cores = self._forward(cores) * ahead
-        back_cores = self._compute(cores, "backward", {}) * back
+        ahead_cores = timed.forward(cores) * ahead
+        back_cores = timed.compute(cores, "backward", {}) * back
         ahead_sent, back_sent = self._sent(parts, layer)
-        forward, forward_tp = self._passed(forward, ahead_cores, ahead_sent, division)
-        backward, backward_tp = self._passed(backward, back_cores, back_sent, division)
+        forward, forward_tp = self._passed(forward, ahead_cores, ahead_sent, sent)
+        backward, backward_tp = self._passed(backward, back_cores, back_sent, sent)
         again = again_tp = selective_tp = 0.0
-        selective = self._forward(parts.again_selective) * ahead
+        selective = timed.forward(parts.again_selective) * ahead
         if layer:
             host = runtime.layer_host_seconds + runtime.expert_host_seconds * parts.experts
             ahead_host, back_host = host * FORWARD_SHARE_OF_HOST, host * (1 - FORWARD_SHARE_OF_HOST)
-            forward = self._launched(forward, forward_tp, ahead_host, ahead_sent, division)
-            backward = self._launched(backward, backward_tp, back_host, back_sent, division)
-            again, again_tp = self._rerun(parts.again, ahead_host, division)
+            forward = _launched(forward, forward_tp, ahead_host, ahead_sent, sent)
+            backward = _launched(backward, backward_tp, back_host, back_sent, sent)
+            again, again_tp = self._rerun(parts.again, ahead_host, timed, sent)
         if layer and runtime.selective == "products":
-            selective, selective_tp = self._rerun(parts.again_selective, ahead_host, division)
+            selective, selective_tp = self._rerun(parts.again_selective, ahead_host, timed, sent)
         saved, kept_selective = self._kept(parts, tp, layer)
         return BlockCost(
             forward=forward,
             backward=backward,
-            backward_weight=backward * self._weight_share(parts.operators),
+            backward_weight=backward * timed.weight_share(parts.operators),
             again=again,
             again_selective=selective,
             again_selective_tp=selective_tp,
@@ -294,51 +299,34 @@ class Blocks:
             backward += [node for node in forward if (node.op, node.axis) == ("all_gather", "tp")]
         return forward, backward
 
-    def _rerun(self, nodes: Sequence[Node], host: float, division: Division) -> tuple[float, float]:
+    def _rerun(
+        self, nodes: Sequence[Node], host: float, timed: Timed, sent: Exchange
+    ) -> tuple[float, float]:
         """Compute and exposed exchange of the nodes of a layer whose forward runs again."""
         ahead = self._composition("forward")
         cores = [node for node in nodes if isinstance(node, Operator) and node.kind in CORE_KINDS]
-        sent = [n for n in nodes if isinstance(n, Collective) and n.phase == "forward"]
-        compute, attention = (self._forward(each) * ahead for each in (nodes, cores))
-        compute, exchange = self._passed(compute, attention, sent, division)
-        return self._launched(compute, exchange, host, sent, division), exchange
+        moved = [n for n in nodes if isinstance(n, Collective) and n.phase == "forward"]
+        compute, attention = (timed.forward(each) * ahead for each in (nodes, cores))
+        compute, exchange = self._passed(compute, attention, moved, sent)
+        return _launched(compute, exchange, host, moved, sent), exchange
 
     def _passed(
-        self, compute: float, attention: float, nodes: Sequence[Collective], division: Division
+        self, compute: float, attention: float, nodes: Sequence[Collective], sent: Exchange
     ) -> tuple[float, float]:
         """Compute and exposed exchange of one pass over a block (planner.cost.overlap).
 
         What is hidden slows the compute. attention: seconds of the cores, a part of compute.
         """
-        tp, cp = division.tp, division.cp
+        tp, cp = sent.division.tp, sent.division.cp
         hidden = 0.0
         if steps := [node for node in nodes if node.axis == "cp" and node.op == "send_recv"]:
             early = [replace(node, count=smaller(node.count, cp - 1)) for node in steps]
-            hidden = overlap.ring_hidden(self._exchange(early, division), attention, 1.0 * cp)
+            hidden = overlap.ring_hidden(sent.over(early), attention, 1.0 * cp)
         if self.runtime.overlaps_tp and tp > 1:
-            sent = self._exchange([node for node in nodes if node.axis == "tp"], division)
-            hidden += sent - overlap.exposed(sent, compute - hidden, 1.0 * tp)
-        left = self._exchange(nodes, division) - hidden
+            over_tp = sent.over([node for node in nodes if node.axis == "tp"])
+            hidden += over_tp - overlap.exposed(over_tp, compute - hidden, 1.0 * tp)
+        left = sent.over(nodes) - hidden
         return compute + self.runtime.overlap_slowdown * hidden, left
-
-    def _launched(
-        self,
-        compute: float,
-        exchange: float,
-        host: float,
-        nodes: Sequence[Collective],
-        division: Division,
-    ) -> float:
-        """Compute of a pass that the host launches in `host` seconds.
-
-        A collective of nothing still takes its latency, and the host waits for it.
-        """
-        latency = self._exchange([replace(node, message_bytes=1) for node in nodes], division)
-        return overlap.launched(compute + exchange, host, latency) - exchange
-
-    def _forward(self, nodes: Sequence[Node]) -> float:
-        operators = [node for node in nodes if isinstance(node, Operator)]
-        return self._compute(operators, "forward", {})
 
     def alone(self, busy: int) -> float:
         """Factor from seconds measured with `busy` ranks to those of a rank alone."""
@@ -352,65 +340,39 @@ class Blocks:
             return estimate
         return estimate.seconds * self.alone(self.profile.busy_ranks), estimate.birth
 
-    def _compute(
-        self, operators: Sequence[Operator], phase: Phase, births: dict[Birth, float]
-    ) -> float:
-        total = 0.0
-        for operator in operators:
-            seconds, birth = self.seconds(operator, phase)
-            births[birth] = births.get(birth, 0.0) + seconds
-            total += seconds
-        return total
-
-    def _weight_share(self, operators: Sequence[Operator]) -> float:
-        """The part of a backward's compute that is gradients of weights.
-
-        A matrix product's backward is divided as its FLOPs are, whether measured or not; of what
-        has parameters and no FLOPs (embeddings, norms) only an embedding makes nothing else.
-        """
-        whole = weights = 0.0
-        for operator in operators:
-            seconds, _ = self.seconds(operator, "backward")
-            flops = operator.weight_gradient_flops, operator.backward_flops
-            only = 1.0 if operator.kind in EMBEDDINGS else 0.0
-            whole += seconds
-            weights += seconds * (flops[0] / flops[1] if flops[1] else only)
-        return weights / whole if whole else 0.0
-
     def _composition(self, phase: Phase) -> float:
         """What a whole layer takes over the sum of its operators (1 where nobody measured)."""
         return self.profile.composition.get(phase, 1.0) if self.profile else 1.0
 
-    def _exchange(self, collectives: Sequence[Collective], division: Division) -> float:
-        return sum(node.count * self.exchange_seconds(node, division) for node in collectives)
+    def exchange(self, division: Division) -> Exchange:
+        """What the collectives of a block take under a division."""
+        return Exchange(self.collective, self.lines, division)
 
     def exchange_seconds(self, node: Collective, division: Division) -> float:
         """Seconds of one collective of a block."""
-        ranks, stride = {
-            "tp": (division.tp, division.stride),
-            "cp": (division.cp, division.cp_stride),
-            "ep": (division.ep, division.ep_stride),
-            "etp": (division.etp, division.ep_stride // division.etp),
-        }[node.axis]
-        size = node.message_bytes
-        if any(isinstance(each, np.ndarray) for each in (ranks, stride, size)):
-            rows = np.size(division.micro_batch)
-            sizes = np.broadcast_to(np.asarray(size, dtype=np.float64), rows)
-            places = np.asarray(ranks), np.asarray(stride), np.asarray(division.groups)
-            column: Any = by_group(self.collective, self.lines, node.op, *places, sizes)
-            seconds: float = column  # it passes for the number it stands for
-            return seconds
-        return float(self.collective(node.op, ranks, stride, division.groups, size))
+        return self.exchange(division).seconds(node)
 
     def collective(
         self, op: CollectiveOp, ranks: int, stride: int, groups: int, size: Floats | float
     ) -> Floats:
         """Seconds of collectives on ranks that run alone (see the top of the file)."""
         seconds = self.collectives.seconds(op, ranks, stride, groups, size)
-        if self.profile is None:
+        if self.profile is None or self.has_network:
             return seconds
         busy = self.collectives.measured_busy(op, ranks, groups)
         return seconds * self.alone(busy)
+
+
+def _launched(
+    compute: float, exchange: float, host: float, nodes: Sequence[Collective], sent: Exchange
+) -> float:
+    """Compute of a pass that the host launches in `host` seconds.
+
+    A collective of nothing still takes its latency, and the host waits for it.
+    """
+    if not np.any(host):
+        return compute
+    return overlap.launched(compute + exchange, host, sent.latency(nodes)) - exchange
 
 
 def _kinds_before(order: Sequence[tuple[int, int]], kinds: Sequence[LayerKind]) -> Ints:

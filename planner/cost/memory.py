@@ -90,6 +90,51 @@ class StageMemory:
 
 def stage_memory(tables: BlockTables) -> StageMemory:
     """Upper bounds for every stage of every candidate."""
+    states, passing = _states(tables), _passing(tables)
+    logits, buffers = passing.logits, passing.buffers + states.gathered + states.sharded
+    activations = passing.kept + passing.again
+    each, instant = passing.per_microbatch, passing.again + logits + buffers
+    held = states.weights, states.gradients, states.optimizer
+    tensors = held[0] + held[1] + held[2] + activations + logits + buffers
+    slack = tables.blocks.runtime.allocator_slack * tensors + tables.blocks.runtime.context_bytes
+    parts = *held, activations, logits, buffers, slack
+    return StageMemory(*parts, per_microbatch=each, instant=instant)
+
+
+def state_bytes(tables: BlockTables) -> Floats:
+    """What a rank of every stage holds whatever its microbatches are, [N, S], without slack."""
+    states = _states(tables)
+    whole: Floats = states.weights + states.gradients + states.optimizer
+    whole += states.gathered
+    whole += states.sharded
+    return whole
+
+
+def passing_bytes(tables: BlockTables) -> Floats:
+    """What it holds beside for its microbatches, however its states are kept, [N, S]."""
+    passing = _passing(tables)
+    return passing.kept + passing.again + passing.logits + passing.buffers
+
+
+def peak_bytes(blocks: Blocks, tensors: Floats) -> Floats:
+    """The peak where tensors need so many bytes."""
+    runtime = blocks.runtime
+    peak: Floats = tensors * (1 + runtime.allocator_slack) + runtime.context_bytes
+    return peak
+
+
+@dataclass(frozen=True, slots=True)
+class _States:
+    """Bytes of the states, [N, S]; gathered, sharded: the buffers that sharding them needs."""
+
+    weights: Floats
+    gradients: Floats
+    optimizer: Floats
+    gathered: Floats
+    sharded: Floats
+
+
+def _states(tables: BlockTables) -> _States:
     blocks, candidates = tables.blocks, tables.candidates
     size, zero = blocks.element_bytes, candidates.zero[:, None]
     states = stage_parameters(tables)
@@ -102,20 +147,61 @@ def stage_memory(tables: BlockTables) -> StageMemory:
     updated = np.where(zero > 0, own, parameters)
     if candidates.served.any():
         updated = np.where(candidates.served[:, None], _most_served(tables, states), updated)
-    optimizer = updated * moments
+    layer = _widest(tables, "parameters")
+    gathered = np.where(zero > 1, layer * accumulated, 0.0)
+    gathered += np.where(zero > 2, 2 * layer * size, 0.0)
+    padded = updated * accumulated + size * candidates.shards[:, None]
+    apart = (zero > 0) & (not blocks.runtime.scatters_in_place)
+    sharded = np.where(apart | candidates.served[:, None], padded, 0.0)
+    return _States(weights, gradients, updated * moments, gathered, sharded)
+
+
+@dataclass(frozen=True, slots=True)
+class _Passing:
+    """Bytes of microbatches on their way, [N, S]. again: of a layer that is made again; buffers:
+    gradients of activations and weights, transfers."""
+
+    kept: Floats
+    again: Floats
+    logits: Floats
+    buffers: Floats
+    per_microbatch: Floats
+
+
+def _passing(tables: BlockTables) -> _Passing:
+    blocks, candidates = tables.blocks, tables.candidates
     shape = (candidates.schedule, candidates.pp, candidates.microbatches, candidates.vpp)
     ranks = candidates.ranks_of_columns
     held, ends = in_flight(*shape)[:, ranks], _ends(tables)
     layers, again = _per_microbatch(tables)
-    logits, buffers = _logits(tables), _buffers(tables, updated, held)
     kept = held * layers + ends_in_flight(*shape)[:, ranks] * ends
     if candidates.chunks is not None:
         kept = _of_chunks(blocks, candidates.chunks)
-    activations, each, instant = kept + again, layers + ends, again + logits + buffers
-    tensors = weights + gradients + optimizer + activations + logits + buffers
-    slack = blocks.runtime.allocator_slack * tensors + blocks.runtime.context_bytes
-    parts = weights, gradients, optimizer, activations, logits, buffers, slack
-    return StageMemory(*parts, per_microbatch=each, instant=instant)
+    buffers = _gradients(tables)
+    if candidates.pp > 1:
+        buffers = buffers + 2 * held * _transfers(tables)
+    return _Passing(kept, again, _logits(tables), buffers, layers + ends)
+
+
+def passing_line(tables: BlockTables) -> tuple[Floats, Floats]:
+    """Of passing_bytes the part that is always there and that of each microbatch in flight, [N, S].
+
+    For gpipe and 1f1b without chunks, where ends are held as long as layers; none recomputes.
+    """
+    each = kept_bytes(tables)
+    if tables.candidates.pp > 1:
+        each = each + 2 * _transfers(tables)
+    return _gradients(tables) + _logits(tables), each
+
+
+def _gradients(tables: BlockTables) -> Floats:
+    fresh = _widest(tables, "weight_gradient_bytes")
+    buffers: Floats = 2 * _widest(tables, "widest_bytes") + fresh
+    return buffers
+
+
+def _transfers(tables: BlockTables) -> Floats:
+    return _widest(tables, "checkpoint_bytes", ends=False)
 
 
 def kept_bytes(tables: BlockTables) -> Floats:
@@ -138,10 +224,10 @@ def _per_microbatch(tables: BlockTables) -> tuple[Floats, Floats]:
         return each, np.zeros_like(each)
     each = each - tables.over_recomputed(SAVED) + tables.over_recomputed(KEPT)
     again = np.where(
-        _any_layer(candidates.recomputed), _made_again(tables, candidates.recompute), 0.0
+        _any_layer(candidates.recomputed), made_again(tables, candidates.recompute), 0.0
     )
     if candidates.selective is not None:
-        less = np.where(_any_layer(candidates.selective), _made_again(tables, "selective"), 0.0)
+        less = np.where(_any_layer(candidates.selective), made_again(tables, "selective"), 0.0)
         again = np.maximum(again, less)
     return each, again
 
@@ -152,8 +238,8 @@ def _any_layer(chosen: Ints) -> Columns:
     return found
 
 
-def _made_again(tables: BlockTables, mode: Recompute) -> Floats:
-    """The largest that a layer makes again: all it keeps, or its attention scores."""
+def made_again(tables: BlockTables, mode: Recompute) -> Floats:
+    """The largest that a layer makes again, [N, S or 1]: all it keeps, or its attention scores."""
     if mode == "full":
         return _widest(tables, "saved_bytes", ends=False)
     cores = [
@@ -193,23 +279,6 @@ def _widest(tables: BlockTables, field: str, ends: bool = True) -> Floats:
         more = np.maximum(widest, tables.column(block, field)[:, None])
         widest = np.where(columns, more, widest)
     return widest
-
-
-def _buffers(tables: BlockTables, own: Floats, held: Floats) -> Floats:
-    blocks, candidates = tables.blocks, tables.candidates
-    widest = _widest(tables, "widest_bytes")
-    kept = _widest(tables, "checkpoint_bytes", ends=False)
-    fresh = _widest(tables, "weight_gradient_bytes")
-    hop = kept if candidates.pp > 1 else 0.0
-    shards, zero = candidates.shards[:, None], candidates.zero[:, None]
-    padding = blocks.element_bytes * shards
-    sharded = own * gradient_bytes(blocks) + padding
-    layer = _widest(tables, "parameters")
-    layers = np.where(zero > 1, layer * gradient_bytes(blocks), 0.0)
-    layers += np.where(zero > 2, 2 * layer * blocks.element_bytes, 0.0)
-    result: Floats = 2 * widest + fresh + 2 * held * hop + layers
-    apart = (zero > 0) & (not blocks.runtime.scatters_in_place)
-    return result + np.where(apart | candidates.served[:, None], sharded, 0.0)
 
 
 def _most_served(tables: BlockTables, states: Held) -> Floats:

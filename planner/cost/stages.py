@@ -59,6 +59,8 @@ class StageTimes:
     gradients of weights, a part of backward; recomputation and collectives are in the other. hop:
     [N], one transfer between stages. reduce: exposed gradient reduction, of reduction, the whole
     of it. optimizer: the update. parameters: on one rank of the stage.
+    forward_sent, backward_sent, optimizer_sent: what of forward, backward and optimizer is spent
+    with messages, hidden ones left out (where a runtime has no floors).
     """
 
     forward: Floats
@@ -71,6 +73,9 @@ class StageTimes:
     reduction: Floats
     optimizer: Floats
     parameters: Floats
+    forward_sent: Floats
+    backward_sent: Floats
+    optimizer_sent: Floats
 
     @property
     def backward_input(self) -> Floats:
@@ -117,35 +122,76 @@ def stage_parameters(tables: BlockTables) -> Held:
     return Held(dense, experts, tables.over_stages("replicated_parameters"), own)
 
 
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """What a stage does by itself, [N, S], before any of it meets the rest.
+
+    forward, backward: sums over its blocks. sent: where ZeRO sends in every microbatch, the seconds
+    before a forward and behind a backward. reduction: of gradients, once a step.
+    """
+
+    forward: Floats
+    backward: Floats
+    sent: tuple[Floats, Floats] | None
+    reduction: Floats
+
+
 def stage_times(tables: BlockTables) -> StageTimes:
     """Times of every stage of every candidate."""
     blocks, candidates = tables.blocks, tables.candidates
+    held = stage_parameters(tables)
+    bare = bare_times(tables, held)
+    forward, backward, shown = settled(blocks, candidates, bare)
     forward_tp = tables.over_stages("forward_tp")
     backward_tp = tables.over_stages("backward_tp") + tables.over_recomputed(AGAIN_TP)
-    forward = tables.over_stages("forward") + forward_tp
-    backward = tables.over_stages("backward") + tables.over_recomputed(AGAIN) + backward_tp
-    chunks = 1 if candidates.chunk is None else candidates.vpp
-    backward += blocks.runtime.microbatch_seconds / chunks
-    forward, backward = _floored(blocks, candidates, forward, backward)
-    held = stage_parameters(tables)
-    gathers, scatters = _sharded(blocks, candidates, held, forward, backward)
-    forward, backward = forward + gathers, backward + scatters
-    reduction = shown = _reduction(blocks, candidates, held, tables)
-    if blocks.runtime.overlaps_dp:
-        buckets, slowdown = np.maximum(candidates.counts, 1), blocks.runtime.overlap_slowdown
-        shown = _beside(reduction, backward, buckets, slowdown)
+    computed, sent = _update(tables, held)
     return StageTimes(
         forward=forward,
         backward=backward,
         backward_weight=tables.over_stages("backward_weight"),
         forward_tp=forward_tp,
         backward_tp=backward_tp,
-        hop=_hop(blocks, candidates),
+        hop=hop_seconds(blocks, candidates),
         reduce=shown,
-        reduction=reduction,
-        optimizer=_optimizer(blocks, candidates, held, tables),
+        reduction=bare.reduction,
+        optimizer=computed + sent,
         parameters=held.all,
+        forward_sent=forward_tp + forward - bare.forward,
+        backward_sent=backward_tp + backward - bare.backward,
+        optimizer_sent=sent,
     )
+
+
+def bare_times(tables: BlockTables, held: Held) -> Bare:
+    """Sums over what every stage holds."""
+    blocks, candidates = tables.blocks, tables.candidates
+    forward = tables.over_stages("forward") + tables.over_stages("forward_tp")
+    backward_tp = tables.over_stages("backward_tp") + tables.over_recomputed(AGAIN_TP)
+    backward = tables.over_stages("backward") + tables.over_recomputed(AGAIN) + backward_tp
+    chunks = 1 if candidates.chunk is None else candidates.vpp
+    backward += blocks.runtime.microbatch_seconds / chunks
+    sent = _sharded(blocks, candidates, held)
+    return Bare(forward, backward, sent, _reduction(blocks, candidates, held, tables))
+
+
+def settled(blocks: Blocks, candidates: Candidates, bare: Bare) -> tuple[Floats, Floats, Floats]:
+    """Forward, backward and the exposed reduction where floors and overlap are counted, [N, S].
+
+    Of candidates only the rows and the layers of every column are read.
+    """
+    runtime = blocks.runtime
+    forward, backward = _floored(blocks, candidates, bare.forward, bare.backward)
+    pieces, slowdown = np.maximum(candidates.counts, 1), runtime.overlap_slowdown
+    if bare.sent is not None:
+        ahead, behind = bare.sent
+        if runtime.prefetches_parameters:
+            ahead = _beside(ahead, forward, pieces, slowdown)
+            behind = _beside(behind, backward, pieces, slowdown)
+        forward, backward = forward + ahead, backward + behind
+    shown = bare.reduction
+    if runtime.overlaps_dp:
+        shown = _beside(shown, backward, pieces, slowdown)
+    return forward, backward, shown
 
 
 def _floored(
@@ -164,27 +210,21 @@ def _floored(
     )
 
 
-def _sharded(
-    blocks: Blocks, candidates: Candidates, held: Held, forward: Floats, backward: Floats
-) -> tuple[Floats, Floats]:
-    """Exposed gathering of weights and scattering of gradients per microbatch, ZeRO 2 and 3.
+def _sharded(blocks: Blocks, candidates: Candidates, held: Held) -> tuple[Floats, Floats] | None:
+    """Gathering of weights and scattering of gradients per microbatch, ZeRO 2 and 3.
 
     Every layer is a message of its own. A runtime that prefetches hides them behind the compute
-    of other layers, but for one layer.
+    of other layers, but for one layer (`settled`).
     """
     zero = candidates.zero[:, None]
     if not (zero > 1).any():
-        return np.zeros_like(forward), np.zeros_like(backward)
+        return None
     layers = np.maximum(candidates.counts, 1)
     size, grad = blocks.element_bytes, gradient_bytes(blocks)
     gather = _over_shards(blocks, candidates, "all_gather", held, size, layers)
     scatter = _over_shards(blocks, candidates, "reduce_scatter", held, grad, layers)
     ahead = np.where(zero > 2, gather, 0.0)
-    behind = np.where(zero > 1, scatter, 0.0) + ahead
-    if not blocks.runtime.prefetches_parameters:
-        return ahead, behind
-    slowdown = blocks.runtime.overlap_slowdown
-    return _beside(ahead, forward, layers, slowdown), _beside(behind, backward, layers, slowdown)
+    return ahead, np.where(zero > 1, scatter, 0.0) + ahead
 
 
 def _beside(sent: Floats, computed: Floats, pieces: Ints, slowdown: float) -> Floats:
@@ -208,19 +248,24 @@ def _by_group(
     return by_group(blocks.collective, blocks.lines, op, ranks, stride, alike, sizes)
 
 
-def _hop(blocks: Blocks, candidates: Candidates) -> Floats:
+def hop_seconds(blocks: Blocks, candidates: Candidates) -> Floats:
     """Seconds to pass the activations of one microbatch to the next stage, shape [N].
 
     The slowest of the hops counts: a pipeline that leaves its node is as slow as that.
     """
     if candidates.pp == 1:
         return np.zeros(len(candidates))
+    sizes = hop_bytes(blocks, candidates)
+    ranks, groups = np.full(len(candidates), candidates.pp), candidates.replicas * candidates.tp
+    return _by_group(blocks, "send_recv", ranks, candidates.stride("pp"), groups, sizes)
+
+
+def hop_bytes(blocks: Blocks, candidates: Candidates) -> Floats:
+    """Bytes that one rank passes to the next stage per microbatch, [N]."""
     rows = candidates.micro_batch * (blocks.workload.seq_len // candidates.cp)
     if blocks.runtime.sequence_parallel:
         rows = rows // candidates.tp
-    sizes = rows.astype(np.float64) * blocks.model.hidden * blocks.element_bytes
-    ranks, groups = np.full(len(candidates), candidates.pp), candidates.replicas * candidates.tp
-    return _by_group(blocks, "send_recv", ranks, candidates.stride("pp"), groups, sizes)
+    return rows.astype(np.float64) * blocks.model.hidden * blocks.element_bytes
 
 
 def _replica_stride(candidates: Candidates) -> Ints:
@@ -345,7 +390,16 @@ def _tied_elements(blocks: Blocks, tp: Ints) -> Ints:
     return result
 
 
-def _optimizer(blocks: Blocks, candidates: Candidates, held: Held, tables: BlockTables) -> Floats:
+def update_seconds(tables: BlockTables, held: Held) -> Floats:
+    """Seconds of the optimizer on every stage, [N, S]."""
+    computed, sent = _update(tables, held)
+    result: Floats = computed + sent
+    return result
+
+
+def _update(tables: BlockTables, held: Held) -> tuple[Floats, Floats]:
+    """What of the update is computed and what is sent, [N, S]."""
+    blocks, candidates = tables.blocks, tables.candidates
     zero, grad = candidates.zero[:, None], gradient_bytes(blocks)
     own = np.where(zero > 0, held.own, held.all)
     served = candidates.served[:, None]
@@ -355,15 +409,15 @@ def _optimizer(blocks: Blocks, candidates: Candidates, held: Held, tables: Block
     seconds = _elementwise(blocks, "adamw", own, ADAMW_BYTES)
     seconds += _elementwise(blocks, "gradient_norm", own, grad)
     seconds += _elementwise(blocks, "zero_gradient", np.where(zero > 1, own, held.all), grad)
-    seconds += _norm_exchange(blocks, candidates)[:, None]
+    sent = np.broadcast_to(_norm_exchange(blocks, candidates)[:, None], seconds.shape)
     gathers = (zero == 1) | (zero == 2)
     if gathers.any():
         gather = _over_shards(blocks, candidates, "all_gather", held, blocks.element_bytes)
-        seconds += np.where(gathers, gather, 0.0)
+        sent = sent + np.where(gathers, gather, 0.0)
     if served.any():
         pulled = _through_servers(blocks, candidates, share, blocks.element_bytes)
-        seconds += np.where(served, pulled, 0.0)
-    return seconds
+        sent = sent + np.where(served, pulled, 0.0)
+    return seconds, sent
 
 
 def _norm_exchange(blocks: Blocks, candidates: Candidates) -> Floats:

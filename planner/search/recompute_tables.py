@@ -22,8 +22,9 @@ from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.memory import stage_memory
+from planner.search.columns import Columns
 from planner.search.problem import Counts, Floats, Ints, Problem, ScheduleName
-from planner.search.stage_tables import Columns, Way, stage_tables
+from planner.search.stage_tables import Way, stage_tables
 from planner.spec.runtime import Recompute
 
 Rule = Literal["any", "same", "all"]
@@ -126,10 +127,10 @@ def recompute_tables(
         schedule=first.schedule,
         microbatches=first.microbatches,
         layers=first.layers,
-        forward=stacked([each.forward[0] for each in made]),
-        backward=stacked([each.backward[0] for each in made]),
-        reduce=stacked([each.reduce[0] for each in made]),
-        update=stacked([each.update[0] for each in made]),
+        forward=stacked([each.spread("forward", 0) for each in made]),
+        backward=stacked([each.spread("backward", 0) for each in made]),
+        reduce=stacked([each.spread("reduce", 0) for each in made]),
+        update=stacked([each.spread("update", 0) for each in made]),
         peak_bytes=stacked([_peak_bytes(blocks, one, mode, again, most) for again in numbers]),
         limit_bytes=limit_bytes,
         fixed=first.fixed,

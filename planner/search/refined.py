@@ -69,9 +69,9 @@ def most_layers(blocks: Blocks, rows: Candidates, upper: Floats) -> Floats:
 
 
 def _bound(blocks: Blocks, tables: StageTables) -> Floats:
-    rows, layers = tables.choices, blocks.model.layers
+    rows, layers, columns = tables.choices, blocks.model.layers, tables.columns
     p, m = rows.pp, rows.microbatches
-    least, theta = _of_stages(tables.forward + tables.backward, layers)
+    least, theta = _of_stages(columns.spread(tables.forward + tables.backward), layers)
     possible = np.isfinite(least)
     tau = np.where(possible, least, 0.0)
     if rows.schedule == "gpipe":
@@ -80,9 +80,9 @@ def _bound(blocks: Blocks, tables: StageTables) -> Floats:
         many = np.maximum(theta + (m - (p + 1) / 2) * tau, (m + p - 1) / p * theta)
         few = np.maximum(theta, m * theta / p)
         pipeline = np.maximum(m * tau, np.where(m > p, many, few))
-    share = min(-(-layers // p), tables.update.shape[3] - 1)
-    update = tables.update[:, :, :, share].min(axis=(1, 2))
-    after = tables.reduce[:, 0].min(axis=(1, 2)) + update + tables.fixed
+    share = columns.held == min(-(-layers // p), columns.place.shape[2] - 1)
+    update = tables.update[:, share].min(axis=1)
+    after = tables.reduce[:, columns.rank == 0].min(axis=1) + update + tables.fixed
     result: Floats = np.where(possible, pipeline + after, np.inf)
     return result
 

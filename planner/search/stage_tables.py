@@ -17,22 +17,22 @@ holds, beside what it holds if all do, what the others keep,
 
 so the fewest is a formula. For layers of one kind it is the cheapest choice, since every layer
 costs the same; for several kinds the best of those that recompute from the front.
+
+What recomputes differs from rank to rank, but little depends on it: the columns are costed on three
+ranks only (first, last, between: `Segments`), and what the chosen layers add or save is added.
 """
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 
 import numpy as np
 
-from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import wait_share
-from planner.cost.memory import KEPT, stage_memory
-from planner.cost.pipeline import in_flight
-from planner.cost.stages import stage_times
+from planner.search.columns import Columns
 from planner.search.problem import Problem, ScheduleName
+from planner.search.segments import Segments
 from planner.spec.runtime import Recompute, Runtime
 
 ROUNDING = 1e-12
@@ -51,10 +51,12 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class StageTables:
-    """[B, p, U, N + 1] each, for B outer choices of one table; again: layers that recompute."""
+    """B outer choices of one table with the seconds of columns, [B, C] each; again: layers that
+    recompute."""
 
     choices: Candidates
     way: Way
+    columns: Columns
     forward: Floats
     backward: Floats
     reduce: Floats
@@ -70,21 +72,26 @@ class StageTables:
             stages=self.choices.pp,
             microbatches=int(self.choices.microbatches[row]),
             layers=layers,
-            forward=self.forward[row],
-            backward=self.backward[row],
-            reduce=self.reduce[row],
-            update=self.update[row],
+            forward=self.spread("forward", row),
+            backward=self.spread("backward", row),
+            reduce=self.spread("reduce", row),
+            update=self.spread("update", row),
             fixed=self.fixed,
         )
+
+    def spread(self, name: str, row: int) -> Floats:
+        """Seconds of one choice, [p, U, N + 1]; infinite where there is no such stage."""
+        seconds: Floats = self.columns.spread(getattr(self, name)[row][None])[0]
+        return seconds
 
     def recomputed(self, row: int, counts: tuple[int, ...]) -> tuple[int, ...]:
         """Layers of each stage that recompute in a plan."""
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        kept = self.again.shape[2] > 1
-        return tuple(
-            int(self.again[row, i, int(start) if kept else 0, n])
-            for i, (start, n) in enumerate(zip(starts, counts, strict=True))
-        )
+        place = self.columns.place
+        if place.shape[1] == 1:
+            starts = np.zeros_like(starts)
+        found = place[np.arange(len(counts)), starts, np.array(counts)]
+        return tuple(int(each) for each in np.where(found >= 0, self.again[row, found], 0))
 
 
 def modes(runtime: Runtime) -> list[Recompute]:
@@ -98,166 +105,72 @@ def stage_tables(
 ) -> StageTables:
     """Tables with up to `most` layers per stage. choices: rows of one table of the space."""
     columns = Columns.of(blocks, choices.pp, min(most, blocks.model.layers))
-    again, peaks = _again(blocks, choices, columns, way, limit_bytes)
-    tables = BlockTables(blocks, columns.choices(choices, way.mode, again))
-    over = (stage_memory(tables).total if peaks is None else peaks) > limit_bytes
+    segments = Segments(blocks, choices, columns)
+    again, peaks = _again(segments, way, limit_bytes)
+    over = peaks > limit_bytes
     if way.forced is not None:
         over |= (columns.rank == way.forced) & (again == 0)
-    times = stage_times(tables)
-    hop, later = times.hop[:, None], 1 + wait_share(blocks, choices)[:, None]
-    forward = (times.forward + hop * ~tables.first) * later
-    backward = (times.backward + hop * ~tables.last) * later
-    spread = columns.spread
+    forward, backward, reduce = segments.seconds(way.mode, again)
+    hop, later = segments.hop[:, None], 1 + wait_share(blocks, choices)[:, None]
+    forward = (forward + hop * (columns.rank > 0)) * later
+    backward = (backward + hop * (columns.rank < columns.ranks - 1)) * later
     return StageTables(
         choices=choices,
         way=way,
-        forward=spread(forward),
-        backward=spread(np.where(over, np.inf, backward)),
-        reduce=spread(times.reduce * later),
-        update=spread(times.optimizer),
-        again=columns.spread_counts(again),
+        columns=columns,
+        forward=forward,
+        backward=np.where(over, np.inf, backward),
+        reduce=reduce * later,
+        update=segments.update,
+        again=again,
         fixed=blocks.runtime.step_seconds,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Ranks with layers: C columns. rank: [C]; kinds: [C, K]; prefix: kinds of the first r layers
-    of a column, [C, N + 1, K]; place: the column of (i, u, n), [p, U, N + 1], -1 for none."""
-
-    rank: Ints
-    kinds: Ints
-    prefix: Ints
-    place: Ints
-
-    @classmethod
-    def of(cls, blocks: Blocks, p: int, most: int) -> "Columns":
-        """All columns of p ranks with up to `most` layers (one rank holds them all)."""
-        layers = blocks.model.layers
-        if len(blocks.kinds) > 1:
-            return _of_kinds(tuple(map(tuple, blocks.kinds_before.tolist())), p, most)
-        if p == 1:
-            whole, place = np.array([[layers]]), np.full((1, 1, layers + 1), -1)
-            place[0, 0, layers] = 0
-            return cls(np.zeros(1, np.int64), whole, _ramp(whole, layers), place)
-        held = np.tile(np.arange(most + 1), p)[:, None]
-        place = np.arange(p * (most + 1)).reshape(p, 1, most + 1)
-        return cls(np.repeat(np.arange(p), most + 1), held, _ramp(held, most), place)
-
-    def choices(self, choices: Candidates, mode: Recompute, again: Ints) -> Candidates:
-        """The columns under outer choices, the first `again` [B, C] layers recomputing."""
-        rows = len(choices)
-        kinds = np.broadcast_to(self.kinds[None], (rows, *self.kinds.shape))
-        chosen = self.prefix[np.arange(len(self.rank))[None, :], again]
-        return replace(
-            choices,
-            recompute=mode,
-            counts=kinds.sum(axis=2),
-            kinds=kinds,
-            recomputed=chosen if mode != "none" else np.zeros_like(chosen),
-            stage=self.rank,
-        )
-
-    def spread(self, values: Floats) -> Floats:
-        """Values of columns, [B, C], at (i, u, n); infinite where there is no column."""
-        padded = np.append(values, np.full((len(values), 1), np.inf), axis=1)
-        return padded[:, self.place]
-
-    def spread_counts(self, values: Ints) -> Ints:
-        """The same for counts; 0 where there is no column."""
-        padded = np.append(values, np.zeros((len(values), 1), np.int64), axis=1)
-        return padded[:, self.place]
-
-
-@lru_cache(maxsize=256)
-def _of_kinds(kinds_before: tuple[tuple[int, ...], ...], p: int, most: int) -> Columns:
-    """Columns of a model with several kinds of layers; kinds_before: as in Blocks."""
-    before, layers = np.array(kinds_before), len(kinds_before) - 1
-    if p == 1:
-        most = layers
-    start, held = np.arange(layers + 1)[:, None], np.arange(most + 1)[None, :]
-    ends = np.minimum(start + held, layers)
-    # a segment is known by the kinds of each of its prefixes
-    steps = np.minimum(start[:, :, None] + np.arange(most + 1)[None, None, :], ends[:, :, None])
-    prefix = before[steps] - before[start[:, :, None]]
-    legal = start + held <= layers
-    if p == 1:
-        legal &= held == layers
-    flat = prefix.reshape(-1, (most + 1) * prefix.shape[3])
-    distinct, index = np.unique(flat, axis=0, return_inverse=True)
-    prefixes = distinct.reshape(len(distinct), most + 1, prefix.shape[3])
-    index = np.where(legal, index.reshape(legal.shape), -1)
-    used, again = np.unique(index[index >= 0], return_inverse=True)
-    index[index >= 0] = again
-    prefixes = prefixes[used]
-    count = len(used)
-    offsets = (np.arange(p) * count)[:, None, None]
-    place = np.where(index[None] >= 0, index[None] + offsets, -1)
-    tiled = np.tile(prefixes, (p, 1, 1))
-    return Columns(np.repeat(np.arange(p), count), tiled[:, -1], tiled, place)
-
-
-def _ramp(held: Ints, most: int) -> Ints:
-    """The kinds of every prefix where there is one kind, [C, most + 1, 1]."""
-    return np.minimum(np.arange(most + 1)[None, :, None], held[:, :, None])
-
-
-def _again(
-    blocks: Blocks, choices: Candidates, columns: Columns, way: Way, limit: float
-) -> tuple[Ints, Floats | None]:
-    """Layers of every column that recompute, and what it then holds where that is known, [B, C]."""
-    held: Ints = np.broadcast_to(columns.kinds.sum(axis=1)[None], (len(choices), len(columns.rank)))
-    if way.mode == "none":
-        return np.zeros_like(held), None
+def _again(segments: Segments, way: Way, limit: float) -> tuple[Ints, Floats]:
+    """Layers of every column that recompute, and what it then holds, [B, C]."""
+    columns, rows = segments.columns, len(segments.choices)
+    held: Ints = np.broadcast_to(columns.held[None], (rows, len(columns.rank)))
+    none, mode = np.zeros_like(held), way.mode
+    if mode == "none":
+        return none, segments.peak("none", none)
     if way.layers is not None:
         fixed: Ints = np.minimum(held, way.layers)
-        return fixed, None
-
-    def peak(again: Ints) -> Floats:
-        return stage_memory(BlockTables(blocks, columns.choices(choices, way.mode, again))).total
-
-    free = columns.rank != way.forced
-    none, every = peak(np.zeros_like(held)), peak(held)
-    more = _kept_more(blocks, choices, columns, way.mode)
-    fewest = _fewest_of_one if len(blocks.kinds) == 1 else _fewest
-    found = fewest(limit - every, more, columns)
-    found = np.minimum(np.where((none <= limit) & free, 0, found), held)
-    peaks = peak(found)
+        return fixed, segments.peak(mode, fixed)
+    plain, every = segments.peak("none", none), segments.peak(mode, held)
+    fewest = _fewest_of_one if columns.kinds.shape[1] == 1 else _fewest
+    found = fewest(limit - every, segments, mode)
+    found = np.where((plain <= limit) & (columns.rank != way.forced), 0, found)
+    found = np.minimum(found, held)
+    peaks = segments.peak(mode, found)
     worse = (peaks > limit) & (found < held)
     if worse.any():  # the formula is exact but for rounding
         found = np.where(worse, found + 1, found)
-        peaks = peak(found)
+        peaks = segments.peak(mode, found)
     return found, peaks
 
 
-def _kept_more(blocks: Blocks, choices: Candidates, columns: Columns, mode: Recompute) -> Floats:
-    """Bytes that a layer of every kind keeps more on every column where it does not recompute,
-    [B, C, kinds]."""
-    rows = columns.choices(choices, "none", np.zeros((len(choices), len(columns.rank)), np.int64))
-    tables, kept = BlockTables(blocks, rows), KEPT[mode]
-    assert kept is not None
-    each = [tables.column(kind, "saved_bytes") - tables.column(kind, kept) for kind in blocks.kinds]
-    shape = choices.schedule, choices.pp, choices.microbatches, choices.vpp
-    flying = in_flight(*shape)[:, columns.rank] * (1 + blocks.runtime.allocator_slack)
-    more: Floats = flying[:, :, None] * np.stack(each, axis=1)[:, None, :]
-    return more
-
-
-def _fewest_of_one(room: Floats, more: Floats, columns: Columns) -> Ints:
+def _fewest_of_one(room: Floats, segments: Segments, mode: Recompute) -> Ints:
     """The fewest layers, at least one, that must recompute; all where that does not suffice. room:
     bytes that are free if all do, [B, C]."""
-    held = columns.kinds[:, 0]
-    without = np.floor(np.maximum(room, 0.0) / np.maximum(more[:, :, 0], 1.0) * (1 + ROUNDING))
+    held = segments.columns.held
+    more = segments.flying * segments.saves(mode)
+    without = np.floor(np.maximum(room, 0.0) / np.maximum(more, 1.0) * (1 + ROUNDING))
     fewest: Ints = np.clip(held - without, 1, np.maximum(held, 1)).astype(np.int64)
     return fewest
 
 
-def _fewest(room: Floats, more: Floats, columns: Columns) -> Ints:
+def _fewest(room: Floats, segments: Segments, mode: Recompute) -> Ints:
     """The same where layers are of several kinds: the first r of a column recompute."""
-    later = columns.kinds[:, None, :] - columns.prefix
-    fits = np.einsum("bck,crk->bcr", more, later) <= room[:, :, None] * (1 + ROUNDING)
-    fits[:, :, 0] = False
-    held = columns.kinds.sum(axis=1)
-    first = np.where(fits.any(axis=2), fits.argmax(axis=2), held)
-    fewest: Ints = np.clip(first, 1, np.maximum(held, 1))
+    columns, rows = segments.columns, len(room)
+    p, each = columns.ranks, columns.segments
+    prefix = columns.prefix[:each]
+    later = (columns.kinds[:each, None, :] - prefix).astype(np.float64)
+    more = np.einsum("bk,qrk->bqr", segments.saves(mode), later)
+    roomy = room.reshape(rows, p, each, 1) * (1 + ROUNDING)
+    fits = more[:, None] * segments.flying.reshape(rows, p, each, 1) <= roomy
+    fits[..., 0] = False
+    fits[..., -1] = True
+    first = fits.argmax(axis=3).reshape(rows, -1)
+    fewest: Ints = np.clip(first, 1, np.maximum(columns.held, 1))
     return fewest

@@ -47,7 +47,7 @@ def started() -> Iterator[Pool]:
     context.set_forkserver_preload(
         [
             *("executor.runner", "hypothesis", "pytest", "torch.distributed.pipelining"),
-            "tests.executor.users",
+            *("tests.executor.users", "tests.executor.by_hand"),
         ]
     )
     with tempfile.TemporaryDirectory() as folder:

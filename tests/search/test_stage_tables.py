@@ -118,25 +118,27 @@ def check_cheapest(
     """Stage tables hold the cheapest that fits, and infinity exactly where none does."""
     fewest = stage_tables(blocks, one, Way(mode, None), limit, blocks.model.layers)
     one_each = stage_tables(blocks, one, Way(mode, 1), limit, blocks.model.layers)
-    kinds, rows = fewest.forward.shape[2] > 1, np.array([place for place, _ in asked])
+    kinds, rows = len(blocks.kinds) > 1, np.array([place for place, _ in asked])
+    found = {name: fewest.spread(name, 0) for name in (*NAMES[:-1], "again")}
+    single_backward = one_each.spread("backward", 0)
     again = np.array([number for _, number in asked])
     fits = priced["peak_bytes"] <= limit
     for place in dict.fromkeys(map(tuple, rows.tolist())):
         i, u, n = place
-        at = (0, i, u if kinds else 0, n)
+        at = (i, u if kinds else 0, n)
         own = (rows == place).all(axis=1)
         backward = priced["backward"][own & fits].min(initial=np.inf)
-        assert fewest.backward[at] == pytest.approx(backward, rel=1e-9)
+        assert found["backward"][at] == pytest.approx(backward, rel=1e-9)
         if np.isfinite(backward):
-            chosen = own & (again == fewest.again[at])
+            chosen = own & (again == found["again"][at])
             assert fits[chosen].all()
             for name in ("forward", "reduce", "update"):
-                assert getattr(fewest, name)[at] == pytest.approx(
+                assert found[name][at] == pytest.approx(
                     priced[name][chosen][0], rel=1e-9, abs=1e-15
                 )
         single = own & (again == min(n, 1 if mode != "none" else 0))
         least = priced["backward"][single & fits].min(initial=np.inf)
-        assert one_each.backward[at] == pytest.approx(least, rel=1e-9)
+        assert single_backward[at] == pytest.approx(least, rel=1e-9)
 
 
 @settings(max_examples=15)

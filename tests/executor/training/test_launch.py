@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 
 import meshwright_train
 from executor.training import history
-from executor.training.launch import check
+from executor.training.launch import check, train_plan
 from executor.training.options import TrainOptions
 from planner.spec import documents
 from planner.spec.documents import InputError
@@ -60,8 +62,16 @@ def test_a_folder_with_a_training_is_not_overwritten(plan: Plan, tmp_path: Path)
         check(plan, TrainOptions(output=tmp_path))
 
 
-def torchrun(plans: list[Path], folder: Path, *words: str) -> list[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words]
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def torchrun(
+    plans: list[Path], folder: Path, *words: str, meeting: Sequence[str] = ("--standalone",)
+) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", *meeting, *words]
     command += ["--nproc-per-node", "2", "-m", "executor.training", *map(str, plans)]
     return [*command, "--held-out", "1", "--output", str(folder)]
 
@@ -88,24 +98,30 @@ def test_torchrun_starts_the_same_ranks_with_the_plan_of_their_number(
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_from_the_last_checkpoint(plan: Plan, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [False, True], ids=["c10d", "static"])
+def test_torchrun_restarts_from_the_last_checkpoint(plan: Plan, tmp_path: Path, kept: bool) -> None:
+    """With both of torchrun's rendezvous, whose stores keep what a dead attempt wrote."""
     path, folder = documents.save(plan, tmp_path / "plan.json"), tmp_path / "out"
-    words = ["--steps", "300", "--checkpoint-every", "10", "--resume", "--timeout", "20s"]
+    chosen = TrainOptions(steps=100, held_out=1, output=tmp_path / "undisturbed")
+    undisturbed = train_plan(plan, chosen)
+    words = ["--steps", "100", "--checkpoint-every", "10", "--resume", "--timeout", "20s"]
+    meeting = [f"--master-port={free_port()}"] if kept else ["--standalone"]
     job = subprocess.Popen(
-        [*torchrun([path], folder, "--max-restarts", "2"), *words],
+        [*torchrun([path], folder, "--max-restarts", "1", meeting=meeting), *words],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
     )
-    while len(history.read(folder / history.NAME)) < 50:
+    while len(history.read(folder / history.NAME)) < 30:
         assert job.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.02)
     children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
     _, said = job.communicate(timeout=120)
     assert job.returncode == 0, said
     assert "going on with step" in said
     found = documents.load(Trained, folder / "trained.json")
-    assert found.first_step >= 40
-    assert len(found.loss) == 300
+    assert 20 <= found.first_step < 100
+    assert found.loss == pytest.approx(undisturbed.loss, rel=1e-6)
+    assert found.value == pytest.approx(undisturbed.value, rel=1e-6)

@@ -1,0 +1,73 @@
+"""Exchange: the collectives of a block under one division, or under a column of divisions.
+
+A block sends many messages over few groups (those of tp, cp, ep and etp), often of the same size:
+forward, again in a recomputation, and backward. Groups are told apart once per axis, and a message
+of an operation and size is costed once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from planner.cost.divisions import Division
+from planner.cost.groups import Collective as Seconds
+from planner.cost.groups import Groups, LinesOf
+from planner.graph.operator import Collective, Group
+
+
+class Exchange:
+    """seconds_of: a collective's seconds by (op, ranks, stride, groups, size); lines: as in
+    planner.cost.groups."""
+
+    def __init__(self, seconds_of: Seconds, lines: LinesOf | None, division: Division):
+        self.seconds_of, self.lines, self.division = seconds_of, lines, division
+        self._groups: dict[Group, Groups] = {}
+        self._known: dict[tuple[str, Group, int], tuple[Any, float]] = {}
+
+    def over(self, nodes: Sequence[Collective]) -> float:
+        """Seconds of collectives one after the other."""
+        return sum(node.count * self.seconds(node) for node in nodes)
+
+    def latency(self, nodes: Sequence[Collective]) -> float:
+        """Seconds of the same collectives of nothing: one byte."""
+        return sum(node.count * self._seconds(node, 1) for node in nodes)
+
+    def seconds(self, node: Collective) -> float:
+        """Seconds of one collective."""
+        return self._seconds(node, node.message_bytes)
+
+    def _seconds(self, node: Collective, size: int) -> float:
+        """A column passes for the number that it stands for. Sizes are known by the object, which
+        is kept so that no other takes its place."""
+        key = node.op, node.axis, id(size) if isinstance(size, np.ndarray) else size
+        if key not in self._known:
+            self._known[key] = size, self._costed(node, size)
+        return self._known[key][1]
+
+    def _costed(self, node: Collective, size: int) -> float:
+        ranks, stride, side = self._group(node.axis)
+        if not any(isinstance(each, np.ndarray) for each in (ranks, stride, size)):
+            return float(self.seconds_of(node.op, ranks, stride, side, size))
+        rows = np.size(self.division.micro_batch)
+        if node.axis not in self._groups:
+            places = np.asarray(ranks), np.asarray(stride), np.asarray(side)
+            self._groups[node.axis] = Groups.of(*places, rows)
+        groups = self._groups[node.axis]
+        if isinstance(size, np.ndarray):
+            sizes = np.broadcast_to(np.asarray(size, dtype=np.float64), rows)
+            found: Any = groups.seconds(self.seconds_of, self.lines, node.op, sizes)
+        else:
+            found = groups.alike(self.seconds_of, self.lines, node.op, size)
+        seconds: float = found
+        return seconds
+
+    def _group(self, axis: Group) -> tuple[int, int, int]:
+        division = self.division
+        found: dict[Group, tuple[int, int]] = {
+            "tp": (division.tp, division.stride),
+            "cp": (division.cp, division.cp_stride),
+            "ep": (division.ep, division.ep_stride),
+            "etp": (division.etp, division.ep_stride // division.etp),
+        }
+        return (*found[axis], division.groups)
