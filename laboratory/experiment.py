@@ -61,7 +61,7 @@ def trials(topology: Topology, compute: Profile, count: int, say: Say) -> Iterat
         say(f"{topology.name}: measuring its links")
         samples = tuple(links.measured(topology))
         profile = compute.replace(collectives=samples)
-        cluster = topology.cluster(profile).replace(backend="gloo")
+        cluster = topology.cluster(profile)
         blocks = question.ask(
             MODEL, cluster, SEQ_LEN, GLOBAL_BATCH, None, "native", profile.replace(fits=())
         )

@@ -1,6 +1,7 @@
 """Links: every collective that a plan of a topology may send, measured there.
 
-Groups of ranks as layouts make them: n ranks at stride s, all such groups at once or a single one.
+Groups of ranks as layouts make them: n ranks at stride s, all such groups at once or a single one
+(a tied matrix is summed by one pair of ranks of every pipeline, and a message leaves a node alone).
 A sample says over how many nodes its groups are spread (the worst placed, as the planner asks).
 """
 
@@ -19,10 +20,12 @@ OPS: tuple[CollectiveOp, ...] = (
     "send_recv",
 )
 KIB, MIB = 1 << 10, 1 << 20
-SIZES = (KIB, 16 * KIB, 128 * KIB, 512 * KIB, 4 * MIB)
+SIZES = (KIB, 32 * KIB, 128 * KIB, MIB, 8 * MIB)
 """Chosen around the messages of the experiment's model; elsewhere times follow straight lines."""
-SECONDS = 0.5
+SECONDS = 0.3
 """For one sample; assumed: links that others share need more than a lap or two."""
+LEADS, AWAKE_SECONDS = 3.0, 4e-3
+"""How much earlier a receiver comes: some latencies and what processes take to wake up; assumed."""
 
 
 def requests(topology: Topology) -> list[CollectiveRequest]:
@@ -31,7 +34,7 @@ def requests(topology: Topology) -> list[CollectiveRequest]:
     for size in (n for n in range(2, ranks + 1) if ranks % n == 0):
         for stride in (n for n in range(1, ranks) if ranks % (size * n) == 0):
             several = ranks // size
-            for groups in {1, several} if stride == 1 else {several}:
+            for groups in sorted({1, several}):
                 found.append((size, groups, stride))
     return [
         CollectiveRequest(op, size, groups, message, stride)
@@ -44,8 +47,9 @@ def requests(topology: Topology) -> list[CollectiveRequest]:
 
 def measured(topology: Topology) -> Iterator[CollectiveSample]:
     """Samples of a network that is up (laboratory.network)."""
+    lead = LEADS * max(topology.inside.latency_seconds, topology.between.latency_seconds)
     with Team(topology.ranks) as team:
         for request in requests(topology):
-            sample = measure_collective(request, team, SECONDS)
+            sample = measure_collective(request, team, SECONDS, lead_seconds=lead + AWAKE_SECONDS)
             nodes = max(topology.spread(members) for members in request.members)
             yield sample.model_copy(update={"nodes": nodes})

@@ -52,8 +52,14 @@ class Topology:
         local = local_cluster(profile, self.ranks)
         tiers = [_tier("node", self.per_node, self.inside)] if self.per_node > 1 else []
         tiers.append(_tier("network", self.ranks, self.between))
+        assert local.shared_cores is not None
         return local.replace(
-            name=self.name, nodes=self.nodes, devices_per_node=self.per_node, tiers=tuple(tiers)
+            name=self.name,
+            nodes=self.nodes,
+            devices_per_node=self.per_node,
+            tiers=tuple(tiers),
+            backend="gloo",
+            shared_cores=local.shared_cores.replace(network=True),
         )
 
 

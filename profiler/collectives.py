@@ -9,10 +9,17 @@ there first. On GPUs the device times a burst of them instead, as launches run a
 Groups at once are consecutive ranks (stride 1), or ranks `stride` apart that interleave, as
 data-parallel groups do beside tensor-parallel ones. The sample is the mean of the middle four
 fifths of the repeats; with several groups the slowest one of each repeat counts.
+
+On a network of its own (`lead_seconds`) links matter and not threads: all ranks enter at moments
+that they have agreed on, but that the receiver of a message is there a lead before its sender, and
+the time runs from the last entry. Ranks that share cores would enter apart after computing, which
+the slowdown of their computing says already.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, islice
+from statistics import fmean
 from typing import get_args
 
 from planner.spec.cluster import Backend
@@ -42,8 +49,8 @@ EITHER_WAY: tuple[CollectiveOp, ...] = ("all_gather", "reduce_scatter")
 class CollectiveRequest:
     """One collective to time: `groups` groups of `ranks` at once, each with a full message.
 
-    stride: distance in ranks between the members of a group. inside: in place, for an op that
-    runs either way.
+    stride: distance in ranks between the members of a group; fewer groups than that leave ranks
+    between them idle. inside: in place, for an op that runs either way.
     """
 
     op: CollectiveOp
@@ -62,11 +69,15 @@ class CollectiveRequest:
     def members(self) -> list[tuple[int, ...]]:
         """The ranks of every group."""
         span = self.ranks * self.stride
+        firsts = (block + first for block in count(0, span) for first in range(self.stride))
         return [
-            tuple(range(first, first + span, self.stride))
-            for block in range(0, self.busy, span)
-            for first in range(block, block + self.stride)
+            tuple(range(first, first + span, self.stride)) for first in islice(firsts, self.groups)
         ]
+
+    @property
+    def team(self) -> int:
+        """How many ranks there must be, idle ones included."""
+        return max(map(max, self.members)) + 1
 
     def key(self, backend: Backend) -> tuple[object, ...]:
         """That of its sample."""
@@ -148,16 +159,21 @@ def measure_collectives(
 
 
 def measure_collective(
-    request: CollectiveRequest, team: Team, seconds: float = SECONDS, burst: int | None = None
+    request: CollectiveRequest,
+    team: Team,
+    seconds: float = SECONDS,
+    burst: int | None = None,
+    lead_seconds: float | None = None,
 ) -> CollectiveSample:
     """The sample of one request, timed for about `seconds` and at least five times.
 
-    burst: collectives in a row timed by the device; on a CPU none unless told.
+    burst: collectives in a row timed by the device; on a CPU none unless told. lead_seconds: on a
+    network of its own, longer than a message of no bytes takes (see the top of the file).
     """
     team.join(request.members)
     results: list[list[tuple[float, float]]] = team.run(
         "collective",
-        request.busy,
+        request.team,
         op=request.op,
         groups=request.members,
         message_bytes=request.message_bytes,
@@ -165,9 +181,10 @@ def measure_collective(
         burst=(BURST if team.device == "cuda" else 0) if burst is None else burst,
         seconds=seconds,
         repeats=LEAST_REPEATS,
+        lead_seconds=lead_seconds,
     )
     ordered = [results[rank] for group in request.members for rank in group]
-    seconds_each = durations(ordered, request.ranks)
+    seconds_each = durations(ordered, request.ranks, max if lead_seconds else fmean)
     timing = Timing.of([Lap(each, 0.0) for each in seconds_each])
     return CollectiveSample(
         op=request.op,
@@ -184,21 +201,28 @@ def measure_collective(
     )
 
 
-def durations(results: Sequence[Sequence[tuple[float, float]]], ranks: int) -> list[float]:
-    """Seconds of each repeat: mean entry to last exit of a group, of the slowest group.
+def durations(
+    results: Sequence[Sequence[tuple[float, float]]],
+    ranks: int,
+    entry: Callable[[Sequence[float]], float] = fmean,
+) -> list[float]:
+    """Seconds of each repeat: entry to last exit of a group, of the slowest group.
 
-    results: by rank and repeat, when the rank entered and left, one group after another.
+    results: by rank and repeat, when the rank entered and left, one group after another. entry:
+    which moment of those that a group's ranks entered at.
     """
     groups = [results[first : first + ranks] for first in range(0, len(results), ranks)]
     return [
-        max(_duration([rank[repeat] for rank in group]) for group in groups)
+        max(_duration([rank[repeat] for rank in group], entry) for group in groups)
         for repeat in range(len(results[0]))
     ]
 
 
-def _duration(entries: Sequence[tuple[float, float]]) -> float:
-    entry = sum(start for start, _ in entries) / len(entries)
-    return max(max(end for _, end in entries) - entry, 1e-9)
+def _duration(
+    entries: Sequence[tuple[float, float]], entry: Callable[[Sequence[float]], float]
+) -> float:
+    begun = entry([start for start, _ in entries])
+    return max(max(end for _, end in entries) - begun, 1e-9)
 
 
 def typical(seconds: Sequence[float]) -> float:

@@ -92,6 +92,14 @@ class Transfer:
         synchronize(self.device)
         return start, time.perf_counter()
 
+    def lap_at(self, moment: float, lead_seconds: float) -> tuple[float, float]:
+        """A lap that begins at a moment of the machine's clock, a receiver's so much earlier."""
+        receives = self.begin == self._send_recv and not self.sends
+        until(moment - lead_seconds if receives else moment)
+        start = time.perf_counter()
+        self.run()
+        return start, time.perf_counter()
+
     def _device_seconds(self) -> float:
         clock = stopwatch.clock(self.device)
         synchronize(self.device)
@@ -122,6 +130,27 @@ class Transfer:
         if later:
             return (dist.isend if sends else dist.irecv)(self.whole, self.peer, group=self.group)
         return (dist.send if sends else dist.recv)(self.whole, self.peer, group=self.group)
+
+
+class Idle:
+    """The part of a rank that no group has."""
+
+    def compute(self) -> None:
+        """Nothing."""
+
+    def lap(self) -> tuple[float, float]:
+        """It takes no time."""
+        return 0.0, 0.0
+
+    def lap_at(self, moment: float, lead_seconds: float) -> tuple[float, float]:
+        """Nor does it later."""
+        return moment, moment
+
+
+def until(moment: float) -> None:
+    """Sleep until a moment of the machine's monotonic clock: whoever waits awake takes a core from
+    others that should come at the same moment."""
+    time.sleep(max(0.0, moment - time.perf_counter()))
 
 
 def _spin(seconds: float) -> None:

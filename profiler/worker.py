@@ -27,7 +27,7 @@ from profiler import interference, kinds, launch, stopwatch
 from profiler.kinds import OperatorRequest
 from profiler.layers import Reference, Stack
 from profiler.machine import enter_network
-from profiler.transfers import Transfer
+from profiler.transfers import Idle, Transfer
 
 ROTATING_BYTES = 64 << 20
 ROTATING_BUFFERS = 8
@@ -35,6 +35,8 @@ HEATED_BYTES = 256 << 20
 LEAST_ROUNDS = 3
 MOST_WARM_ROUNDS = 8
 FAULT_SECONDS = 5e-7
+SPACED = 1.2
+"""Agreed moments lie so many of the longest repeats apart, so that none meets the one before."""
 PR_SET_PDEATHSIG = 1
 GATE_TIMEOUT = datetime.timedelta(seconds=120)
 
@@ -134,21 +136,36 @@ class Worker:
         burst: int,
         seconds: float,
         repeats: int,
+        lead_seconds: float | None = None,
     ) -> list[tuple[float, float]]:
-        """Start and end of every repeat on the clock that all processes of a machine share."""
+        """Start and end of every repeat on the clock that all processes of a machine share.
+
+        lead_seconds: repeats begin at agreed moments, those of a receiver so much earlier.
+        """
         transfer = self._transfer(op, groups, message_bytes, in_place, burst)
         everyone = functools.partial(self.gate, members)
-        slowest = max(self._timed(transfer, everyone) for _ in range(3))
-        longest = torch.tensor([slowest], dtype=torch.float64)
-        dist.all_reduce(longest, dist.ReduceOp.MAX, group=self.groups[tuple(range(members))])
-        count = min(60, max(repeats, int(seconds / float(longest))))
-        return [self._lap(transfer, everyone) for _ in range(count)]
+        longest = self._most(members, max(self._timed(transfer, everyone) for _ in range(3)))
+        count = min(60, max(repeats, int(seconds / longest)))
+        if lead_seconds is None:
+            return [self._lap(transfer, everyone) for _ in range(count)]
+        period = SPACED * longest + lead_seconds
+        begin = self._most(members, time.perf_counter()) + period
+        return [transfer.lap_at(begin + lap * period, lead_seconds) for lap in range(count)]
+
+    def _most(self, members: int, value: float) -> float:
+        """The largest of what the first `members` ranks have."""
+        found = torch.tensor([value], dtype=torch.float64)
+        if members > 1:
+            dist.all_reduce(found, dist.ReduceOp.MAX, group=self.groups[tuple(range(members))])
+        return float(found)
 
     def _transfer(
         self, op: str, groups: list[list[int]], size: int, in_place: bool = False, burst: int = 0
-    ) -> Transfer:
+    ) -> Transfer | Idle:
         """This rank's part in a collective of the group that it belongs to."""
-        own = next(ranks for ranks in groups if self.rank in ranks)
+        own = next((ranks for ranks in groups if self.rank in ranks), None)
+        if own is None:
+            return Idle()
         place = own.index(self.rank), len(own)
         return Transfer(op, self.groups[tuple(own)], *place, size, self.device, in_place, burst)
 
@@ -163,6 +180,7 @@ class Worker:
     ) -> list[list[float]]:
         """Seconds of computing and of a collective alone, then of each beside the other."""
         transfer = self._transfer(op, groups, message_bytes)
+        assert isinstance(transfer, Transfer), "overlaps leave no rank idle"
         work = kinds.prepare(OperatorRequest(*request), self.device)
         pair = interference.pair(work.run, transfer, self.device)
         everyone = functools.partial(self.gate, members)
@@ -180,11 +198,11 @@ class Worker:
         self.gate(members)
         return launch.measure(stack, layers, self.device, seconds)
 
-    def _timed(self, transfer: Transfer, everyone: Callable[[], None]) -> float:
+    def _timed(self, transfer: Transfer | Idle, everyone: Callable[[], None]) -> float:
         start, end = self._lap(transfer, everyone)
         return end - start
 
-    def _lap(self, transfer: Transfer, everyone: Callable[[], None]) -> tuple[float, float]:
+    def _lap(self, transfer: Transfer | Idle, everyone: Callable[[], None]) -> tuple[float, float]:
         everyone()
         transfer.compute()
         return transfer.lap()

@@ -113,6 +113,12 @@ class CollectiveTimes:
         formula = _least(_formula(op, ranks, self._route(ranks, stride), self._cluster.backend))
         return (_through(formula, samples[0]), "fitted") if samples else (formula, "assumed")
 
+    def between(self, nodes: int, stride: int, pairs: int) -> Curve | None:
+        """Measured seconds of a message by its size, of so many pairs of ranks at once, each in one
+        node or in two; None where nobody measured it."""
+        samples = self._matching("send_recv", 2, pairs, nodes, stride)
+        return _interpolation(samples) if len(samples) >= 2 else None
+
     def _lines(self, op: CollectiveOp, ranks: int, stride: int) -> Floats:
         """A group's formula where nothing was measured, [2, MOST_LINES]: intercepts, infinite where
         there is no line, and slopes."""

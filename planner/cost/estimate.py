@@ -22,7 +22,12 @@ Where ranks share cores (SharedCores), a stage occupies dp*tp*cp cores and the c
     max( T * slowdown(min(ranks, cores)),  work * slowdown(ranks) / ranks )
 
 with `work` the busy seconds of all ranks: either the cores suffice, or they are the bottleneck.
-It leaves out how bubbles free cores for other stages; the replay has it.
+It leaves out how bubbles free cores for other stages; the replay has it. Where messages take no
+core (SharedCores.network) only computing slows down, the share c of what a rank does:
+
+    max( T * (1 + c * (slowdown(min(ranks, cores)) - 1)),  work * slowdown(ranks) / ranks + sent )
+
+with `sent` what the stages send on average, as if nobody computed meanwhile.
 """
 
 from dataclasses import dataclass
@@ -122,11 +127,19 @@ def _on_shared_cores(
     shared = blocks.cluster.shared_cores
     if shared is None:
         return step
-    per_stage = (times.forward + times.backward) * candidates.microbatches[:, None]
+    microbatches = candidates.microbatches[:, None]
+    per_stage = (times.forward + times.backward) * microbatches
+    whole = (per_stage + times.reduce + times.optimizer).sum(axis=1)
+    sent = np.zeros_like(whole)
+    if shared.network:
+        apart = (times.forward_sent + times.backward_sent) * microbatches
+        sent = (apart + times.reduce + times.optimizer_sent).sum(axis=1)
     per_rank = candidates.dp * candidates.tp * candidates.cp
-    busy = (per_stage + times.reduce + times.optimizer).sum(axis=1) * per_rank
     ranks = per_rank * candidates.pp
     few = np.array([shared.factor(min(n, shared.cores)) for n in ranks.tolist()])
     crowded = np.array([shared.factor(n) / n for n in ranks.tolist()])
-    result: Floats = np.maximum(step * few, busy * crowded)
+    slower = 1 + (1 - sent / whole) * (few - 1)
+    result: Floats = np.maximum(
+        step * slower, (whole - sent) * per_rank * crowded + sent / candidates.pp
+    )
     return result

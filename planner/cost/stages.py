@@ -47,7 +47,7 @@ ADAMW_BYTES = 28
 
 AGAIN: dict[Recompute, str | None] = {"selective": "again_selective", "full": "again"}
 """The field of a block that a recompute mode adds to the backward's compute."""
-AGAIN_TP: dict[Recompute, str | None] = {"full": "again_tp"}
+AGAIN_TP: dict[Recompute, str | None] = {"selective": "again_selective_tp", "full": "again_tp"}
 """The same for its collectives."""
 
 
@@ -59,6 +59,8 @@ class StageTimes:
     gradients of weights, a part of backward; recomputation and collectives are in the other. hop:
     [N], one transfer between stages. reduce: exposed gradient reduction, of reduction, the whole
     of it. optimizer: the update. parameters: on one rank of the stage.
+    forward_sent, backward_sent, optimizer_sent: what of forward, backward and optimizer is spent
+    with messages, hidden ones left out (where a runtime has no floors).
     """
 
     forward: Floats
@@ -71,6 +73,9 @@ class StageTimes:
     reduction: Floats
     optimizer: Floats
     parameters: Floats
+    forward_sent: Floats
+    backward_sent: Floats
+    optimizer_sent: Floats
 
     @property
     def backward_input(self) -> Floats:
@@ -137,17 +142,23 @@ def stage_times(tables: BlockTables) -> StageTimes:
     held = stage_parameters(tables)
     bare = bare_times(tables, held)
     forward, backward, shown = settled(blocks, candidates, bare)
+    forward_tp = tables.over_stages("forward_tp")
+    backward_tp = tables.over_stages("backward_tp") + tables.over_recomputed(AGAIN_TP)
+    computed, sent = _update(tables, held)
     return StageTimes(
         forward=forward,
         backward=backward,
         backward_weight=tables.over_stages("backward_weight"),
-        forward_tp=tables.over_stages("forward_tp"),
-        backward_tp=tables.over_stages("backward_tp") + tables.over_recomputed(AGAIN_TP),
+        forward_tp=forward_tp,
+        backward_tp=backward_tp,
         hop=hop_seconds(blocks, candidates),
         reduce=shown,
         reduction=bare.reduction,
-        optimizer=update_seconds(tables, held),
+        optimizer=computed + sent,
         parameters=held.all,
+        forward_sent=forward_tp + forward - bare.forward,
+        backward_sent=backward_tp + backward - bare.backward,
+        optimizer_sent=sent,
     )
 
 
@@ -261,12 +272,17 @@ def hop_seconds(blocks: Blocks, candidates: Candidates) -> Floats:
     """
     if candidates.pp == 1:
         return np.zeros(len(candidates))
+    sizes = hop_bytes(blocks, candidates)
+    ranks, groups = np.full(len(candidates), candidates.pp), candidates.replicas * candidates.tp
+    return _by_group(blocks, "send_recv", ranks, candidates.stride("pp"), groups, sizes)
+
+
+def hop_bytes(blocks: Blocks, candidates: Candidates) -> Floats:
+    """Bytes that one rank passes to the next stage per microbatch, [N]."""
     rows = candidates.micro_batch * (blocks.workload.seq_len // candidates.cp)
     if blocks.runtime.sequence_parallel:
         rows = rows // candidates.tp
-    sizes = rows.astype(np.float64) * blocks.model.hidden * blocks.element_bytes
-    ranks, groups = np.full(len(candidates), candidates.pp), candidates.replicas * candidates.tp
-    return _by_group(blocks, "send_recv", ranks, candidates.stride("pp"), groups, sizes)
+    return rows.astype(np.float64) * blocks.model.hidden * blocks.element_bytes
 
 
 def _replica_stride(candidates: Candidates) -> Ints:
@@ -393,6 +409,13 @@ def _tied_elements(blocks: Blocks, tp: Ints) -> Ints:
 
 def update_seconds(tables: BlockTables, held: Held) -> Floats:
     """Seconds of the optimizer on every stage, [N, S]."""
+    computed, sent = _update(tables, held)
+    result: Floats = computed + sent
+    return result
+
+
+def _update(tables: BlockTables, held: Held) -> tuple[Floats, Floats]:
+    """What of the update is computed and what is sent, [N, S]."""
     blocks, candidates = tables.blocks, tables.candidates
     zero, grad = candidates.zero[:, None], gradient_bytes(blocks)
     own = np.where(zero > 0, held.own, held.all)
@@ -403,15 +426,15 @@ def update_seconds(tables: BlockTables, held: Held) -> Floats:
     seconds = _elementwise(blocks, "adamw", own, ADAMW_BYTES)
     seconds += _elementwise(blocks, "gradient_norm", own, grad)
     seconds += _elementwise(blocks, "zero_gradient", np.where(zero > 1, own, held.all), grad)
-    seconds += _norm_exchange(blocks, candidates)[:, None]
+    sent = np.broadcast_to(_norm_exchange(blocks, candidates)[:, None], seconds.shape)
     gathers = (zero == 1) | (zero == 2)
     if gathers.any():
         gather = _over_shards(blocks, candidates, "all_gather", held, blocks.element_bytes)
-        seconds += np.where(gathers, gather, 0.0)
+        sent = sent + np.where(gathers, gather, 0.0)
     if served.any():
         pulled = _through_servers(blocks, candidates, share, blocks.element_bytes)
-        seconds += np.where(served, pulled, 0.0)
-    return seconds
+        sent = sent + np.where(served, pulled, 0.0)
+    return seconds, sent
 
 
 def _norm_exchange(blocks: Blocks, candidates: Candidates) -> Floats:

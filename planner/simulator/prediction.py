@@ -130,6 +130,8 @@ def _breakdown(
     }
     shared = blocks.cluster.shared_cores
     own = sum(parts.values()) - parts["runtime"] - parts["stragglers"]
+    if blocks.has_network:
+        own -= tp + parts["gradients"] + float(times.optimizer_sent[row].max())
     ranks = candidates.layout(row).dp * candidates.layout(row).tp
     parts["contention"] = own * (shared.factor(ranks) - 1.0) if shared else 0.0
     left = step - sum(parts.values())

@@ -37,12 +37,12 @@ class Replay:
 
     starts, ends: [n], of the compute actions, numbered as in script.orders. received: [n], when
     the message that an action needs has arrived, hop seconds after it left (no matter what where
-    it needs none: script.sources).
+    it needs none: script.sources). hop: [n], seconds of that message, 0 for none.
     reduced, updated: begin and end by stage, [S, 2].
     """
 
     script: Script
-    hop: float
+    hop: Floats
     starts: Floats
     ends: Floats
     received: Floats
@@ -65,23 +65,30 @@ def replay(blocks: Blocks, candidates: Candidates, estimates: Estimates, row: in
 
 def play(played: Script, seconds: StageSeconds) -> Replay:
     """Play a script whose ranks share nothing."""
-    latency = 0.0 if seconds.holds else seconds.hop
-    lasting = holding(played, seconds.durations, seconds.hop - latency)
+    latency = np.zeros_like(seconds.hops) if seconds.holds else seconds.hops
+    lasting = holding(played, seconds.durations, seconds.hops - latency)
     pauses = 0.0 if seconds.overlaps else seconds.reduction
     found = ends(played, lasting, latency, pauses)
     made = played.orders
     starts = found - seconds.durations[made.kind, made.stage]
     reduced = streams.reductions(played, seconds, found)
+    hop = _by_action(played, seconds)
     return Replay(
         script=played,
-        hop=seconds.hop,
+        hop=hop,
         starts=starts,
         ends=found,
-        received=starts if seconds.holds else found[played.sources] + seconds.hop,
+        received=starts if seconds.holds else found[played.sources] + hop,
         reduced=np.stack([reduced.begins, reduced.ends], axis=1),
         updated=(updated := _updates(played, seconds, seconds.met(float(reduced.done.max())))),
         step_seconds=float(updated.max()) + seconds.step,
     )
+
+
+def _by_action(played: Script, seconds: StageSeconds) -> Floats:
+    """Seconds of the message that each action needs, [n]."""
+    result: Floats = np.append(seconds.hops, 0.0)[played.links]
+    return result
 
 
 def _updates(played: Script, seconds: StageSeconds, ready: float) -> Floats:
@@ -100,12 +107,12 @@ def play_on_shared_cores(
     """Play a script on ranks that each demand cores while they compute, reduce or update."""
     made = Tasks.of(played, seconds, cores)
     times = np.array(engine.run(made.tasks, shared.factor))
-    updated = times[made.updates]
+    updated = np.stack([times[made.updates, 0], times[made.published, 1]], axis=1)
     return Replay(
         script=played,
-        hop=seconds.hop,
+        hop=_by_action(played, seconds),
         starts=times[made.computes, 0],
-        ends=times[made.computes, 1],
+        ends=times[made.dones, 1],
         received=times[made.receives, 1],
         reduced=times[made.reductions],
         updated=updated,

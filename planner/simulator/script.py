@@ -82,6 +82,14 @@ class Script:
         return sources
 
     @functools.cached_property
+    def links(self) -> Ints:
+        """[n], the link that what each action needs crosses, stages - 1 for none; numbered as in
+        orders."""
+        links = np.empty(len(self), np.int64)
+        links[self.numbers] = self.link
+        return links
+
+    @functools.cached_property
     def levels(self) -> list[tuple[int, int, Ints, Ints, Ints, Ints]]:
         """Of every level: first and last + 1 position, and its previous, remote, link, pause."""
         cuts, columns = self.cuts.tolist(), (self.previous, self.remote, self.link, self.pause)

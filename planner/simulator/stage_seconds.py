@@ -15,16 +15,32 @@ from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.estimate import Estimates
-from planner.cost.stages import StageTimes, stage_times
+from planner.cost.hops import hops
+from planner.cost.stages import StageTimes, hop_bytes, stage_times
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """What ranks wait for messages, and leave their cores to others meanwhile.
+
+    actions: [kinds, S], of durations. optimizer: [S], of the update. notices: [S - 1], of a
+    receiver's word that it is ready.
+    """
+
+    actions: Floats
+    optimizer: Floats
+    notices: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class StageSeconds:
     """Of all S stages. durations: [kinds, S], kinds as in action.COMPUTE_KINDS.
 
-    hop: of one message. holds: whether a receive holds its rank for it. reduction: [S], of a
+    hops: [S - 1], of one message between neighbours; all alike, as the slowest, but on a network
+    whose links are known apart (planner.cost.hops). holds: whether a receive holds its rank for it.
+    messages: where ranks that share cores have a network of their own. reduction: [S], of a
     stage's gradients, alone. exposed: [S], what the closed form leaves of it. layers: [S], the
     equal pieces it can be cut into. overlaps: whether pieces are reduced beside the backward;
     slowdown: how much longer compute takes meanwhile. optimizer: [S]. step: what the runtime adds.
@@ -32,7 +48,7 @@ class StageSeconds:
     """
 
     durations: Floats
-    hop: float
+    hops: Floats
     holds: bool
     reduction: Floats
     exposed: Floats
@@ -42,6 +58,7 @@ class StageSeconds:
     optimizer: Floats
     step: float
     wait: float = 0.0
+    messages: Messages | None = None
 
     def met(self, reduced: float) -> float:
         """When the slowest replica has reduced its gradients too."""
@@ -56,9 +73,20 @@ class StageSeconds:
             times, at = stage_times(BlockTables(blocks, one)), 0
         split = times.backward_input[at], times.backward_weight[at]
         runtime = blocks.runtime
+        stages = times.forward.shape[1]
+        links, messages = np.full(stages - 1, float(times.hop[at])), None
+        if blocks.has_network:
+            places, slowest = one.ranks_of_columns.tolist(), float(times.hop[at])
+            sized = float(hop_bytes(blocks, one)[0])
+            links, notices = hops(blocks, one.layout(0), places, sized, slowest)
+            messages = Messages(
+                actions=_sent(times, at),
+                optimizer=_shared_out(estimates.times.optimizer_sent[row], one, times, at),
+                notices=notices,
+            )
         return cls(
             durations=np.stack([times.forward[at], times.backward[at], *split]),
-            hop=float(times.hop[at]),
+            hops=links,
             holds=not (runtime.overlaps_p2p and candidates.vpp > 1),
             reduction=times.reduction[at],
             exposed=times.reduce[at],
@@ -68,7 +96,15 @@ class StageSeconds:
             optimizer=_shared_out(estimates.times.optimizer[row], one, times, at),
             step=runtime.step_seconds,
             wait=float(estimates.wait_share[row]),
+            messages=messages,
         )
+
+
+def _sent(times: StageTimes, at: int) -> Floats:
+    """What of every action is spent with messages, [kinds, S]; all of a split backward's in the
+    half that makes gradients of inputs."""
+    forward, backward = times.forward_sent[at], times.backward_sent[at]
+    return np.stack([forward, backward, backward, np.zeros_like(backward)])
 
 
 def _shared_out(ranks: Floats, one: Candidates, times: StageTimes, at: int) -> Floats:

@@ -90,7 +90,9 @@ def _compute(played: Replay, number: int) -> list[Timed]:
     if played.script.sources[number] != number:
         name = Kind.RECEIVE_FORWARD if ahead else Kind.RECEIVE_BACKWARD
         arrived = float(played.received[number])
-        found.insert(0, (str(Action(stage, name, k)), "pp", arrived - played.hop, arrived))
+        found.insert(
+            0, (str(Action(stage, name, k)), "pp", arrived - float(played.hop[number]), arrived)
+        )
     if kind != WEIGHT_GRADIENT and _leaves(played, stage, 1 if ahead else -1):
         name = Kind.SEND_FORWARD if ahead else Kind.SEND_BACKWARD
         found.append((str(Action(stage, name, k)), "pp", end, end))

@@ -90,10 +90,13 @@ class SharedCores(Frozen):
     slowdown: (busy ranks, factor) pairs, measured: how much longer the same work takes when
     so many ranks compute at once. Factor 1 for one rank; beyond the last pair it grows in
     proportion to the ranks.
+    network: messages cross links of their own, and a rank that waits for one leaves its core to
+    others. Without it a message is a copy by these cores, which slows down as computing does.
     """
 
     cores: int = pydantic.Field(ge=1)
     slowdown: Slowdown = ((1, 1.0),)
+    network: bool = False
 
     def factor(self, busy: float) -> float:
         """How much longer work takes while `busy` ranks compute at once (1 for one rank)."""

@@ -147,6 +147,16 @@ def test_groups_interleave_and_results_overwrite_inputs(team: Team) -> None:
         assert collectives.measure_collective(inside, team, seconds=0.01).in_place
 
 
+@pytest.mark.parametrize("op", ["all_reduce", "send_recv"])
+def test_one_group_leaves_the_ranks_between_idle(team: Team, op: str) -> None:
+    """As links of a network are measured: at agreed moments, receivers first."""
+    alone = CollectiveRequest(op, 2, 1, 4096, stride=2)  # type: ignore[arg-type]
+    assert (alone.members, alone.team) == ([(0, 2)], 3)
+    sample = collectives.measure_collective(alone, team, seconds=0.01, lead_seconds=2e-3)
+    assert (sample.groups, sample.stride) == (1, 2)
+    assert 0 < sample.seconds < 1
+
+
 def test_a_burst_is_timed_by_the_device(team: Team) -> None:
     """The path of GPUs, with the clock of a CPU."""
     request = CollectiveRequest("all_reduce", 2, 1, 4096)

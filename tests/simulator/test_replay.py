@@ -156,7 +156,7 @@ def one_rank(
     durations[FORWARD], durations[BACKWARD] = 1.0, backward
     return StageSeconds(
         durations=durations,
-        hop=0.0,
+        hops=np.zeros(count - 1),
         holds=True,
         reduction=np.array(reduction),
         exposed=np.zeros(count),
