@@ -3,7 +3,8 @@
 Of the choices that may fit (planner.search.depths) one of every depth is cut at once, so that a
 good value is known early. Choices whose layers alone take too long beside it are dropped; the
 others are bounded whatever their cut (planner.cost.relaxation), and kept unless that bound is far
-above the best value known.
+above the best value known. Where many are left, even cuts of the most promising ones are surveyed
+(planner.search.promising), and the best of them are solved.
 
 Where the value of a plan is its dollars, numbers of nodes that divide the cluster's are choices
 too, and seconds are weighed by the devices they occupy.
@@ -119,6 +120,7 @@ def relaxed_space(blocks: Blocks, terms: Terms, known: float = np.inf, kept: flo
     for devices in terms.devices(blocks):
         asked = Question(blocks.model, blocks.cluster, blocks.workload, blocks.runtime, devices)
         made.size(asked)
+    made.survey()
     return made.space()
 
 
@@ -150,7 +152,6 @@ class _Relaxing:
             for order, some in batches(depth, BATCH):
                 self._relax(depth, order, some)
             self._learn(depth.pp)
-        self._survey()
 
     def _near(self) -> float:
         """Bounds below it are kept."""
@@ -231,7 +232,7 @@ class _Relaxing:
         place = min(plain, key=lambda i: float(self.bounds[i].min()))
         self._try(Choice(self.tables[place], int(self.bounds[place].argmin())).one)
 
-    def _survey(self) -> None:
+    def survey(self) -> None:
         """Cut what promises most of all, where so many choices are left that it pays."""
         if sum(int((bound < self.known).sum()) for bound in self.bounds) < MANY:
             return
