@@ -64,16 +64,16 @@ the model since, so this table is no longer blind: attention kernels written for
 smaller share of an H100 (a ratio that two papers print; 0.46 of the first paper alone was tried
 too); racks of 72 lend 64 devices each to a job (mixtures whose experts fill a rack were predicted
 three times too slow); NeMo's full sharding gathers ahead; experts cost their host time each (the
-one number that was chosen on these rows, 0.5 ms); operands are cast to fp8; torchtitan's
-selective recomputation keeps every second product. gpt-oss came into the catalog last, its 9 rows
-are blind (7 to 39 % too fast).
+one number that was chosen on these rows, 0.5 ms); operands are cast to fp8; NeMo sends a token to
+a node once, not once for each expert there (DeepSeek-V3 and Qwen3-235B on H100 were up to 50 %
+too slow); torchtitan's selective recomputation keeps every second product. gpt-oss came into the
+catalog last, its rows changed nothing (7 to 42 % too fast).
 
-What is left: NVFP4 is predicted as fp8 (20 to 36 % too slow); on H100 tokens are sent once to a
-node, not once for each expert there (DeepSeek-V3 and Qwen3-235B up to 50 % too slow); Qwen3-30B
-without dropping on H100, where release 26.02 is half as fast as 25.11, took two to three times
-what is predicted, which nothing in its rows explains; torchtitan without torch.compile, about 15
-% slower than with it, is told apart by a note only; small microbatches under FSDP on H100 (13b, 2
-sequences) are 20 % slower than predicted, perhaps because gathering takes multiprocessors.
+What is left: NVFP4 is predicted as fp8 (20 to 36 % too slow); Qwen3-30B without dropping on H100,
+where release 26.02 is half as fast as 25.11, took two to three times what is predicted, which
+nothing in its rows explains; torchtitan without torch.compile, about 15 % slower than with it, is
+told apart by a note only; small microbatches under FSDP on H100 (13b, 2 sequences) are 20 %
+slower than predicted, perhaps because gathering takes multiprocessors.
 
 """
 
