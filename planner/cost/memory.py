@@ -183,15 +183,19 @@ def _passing(tables: BlockTables) -> _Passing:
     return _Passing(kept, again, _logits(tables), buffers, layers + ends)
 
 
-def passing_line(tables: BlockTables) -> tuple[Floats, Floats]:
-    """Of passing_bytes the part that is always there and that of each microbatch in flight, [N, S].
-
-    For gpipe and 1f1b without chunks, where ends are held as long as layers; none recomputes.
-    """
-    each = kept_bytes(tables)
+def passing_parts(tables: BlockTables) -> tuple[Floats, Floats, Floats]:
+    """Of passing_bytes the part that is always there, that of each microbatch in flight and that of
+    each whose embedding or head is held, [N, S]; chunks of a rank hold equal numbers of layers."""
+    layers, again = _per_microbatch(tables)
     if tables.candidates.pp > 1:
-        each = each + 2 * _transfers(tables)
-    return _gradients(tables) + _logits(tables), each
+        layers = layers + 2 * _transfers(tables)
+    return _gradients(tables) + _logits(tables) + again, layers, _ends(tables)
+
+
+def passing_line(tables: BlockTables) -> tuple[Floats, Floats]:
+    """The same of gpipe and 1f1b without chunks, where ends are held as long as layers."""
+    always, layers, ends = passing_parts(tables)
+    return always, layers + ends
 
 
 def _gradients(tables: BlockTables) -> Floats:

@@ -75,7 +75,7 @@ def predicted_ledger(blocks: Blocks, plan: Plan, rank: int) -> Ledger:
         title=f"{plan.model.name}: {plan.title}",
         rank=rank,
         messages=tuple(_message(blocks, plan, line, count) for line, count in lines.items()),
-        peak_bytes=moments.peak_bytes(blocks, plan, rank, own.parameters),
+        peak_bytes=moments.peak_bytes(blocks, plan, rank, own.parameters()),
     )
 
 
@@ -110,10 +110,13 @@ class _Rank:
                 graph.add_nodes_from(block)
         return graph
 
-    @property
-    def parameters(self) -> int:
-        """Elements of the rank's flat buffers."""
-        return flat_elements(self.everything, self.how)
+    def parameters(self) -> Iterator[moments.Copies]:
+        """The rank's flat buffers: of experts, which other ranks share, and of the rest."""
+        for experts, how in ((False, self.how), (True, self.how.of_experts(self.view))):
+            graph = nx.DiGraph()
+            found = transformer.operators(self.everything)
+            graph.add_nodes_from(op for op in found if op.expert == experts)
+            yield moments.Copies(flat_elements(graph, how), how.shards)
 
     def _blocks(self, stage: int) -> Iterator[tuple[nx.DiGraph, Sequence[Node]]]:
         """Every block of a stage, and what of it runs a second time."""

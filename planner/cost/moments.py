@@ -3,7 +3,8 @@
 planner.cost.memory promises a bound, the sum of what may be needed at any time and the allocator's
 slack. Here the actions of one rank are followed, as the executor of this project runs them:
 
-    resident     weights, gradients, optimiser states, batch, tables of positions
+    resident     weights, gradients, optimiser states (ZeRO divides those of experts over the ranks
+                 that hold the same experts, fewer than dp), batch, tables of positions
     + alive      what every microbatch in flight keeps in every stage
     + messages   F: one to the next stage per microbatch in flight (a send is let go once a later
                  message proves its arrival), a gradient to the stage before and what came from it;
@@ -23,6 +24,7 @@ Left out: scratch space inside a kernel, what the backend copies, what a split b
 between I and W, and copies of tokens on their way to experts.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +70,15 @@ class StageBytes:
     backward: float
 
 
-def peak_bytes(blocks: Blocks, plan: Plan, rank: int, parameters: int) -> float:
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Elements of flat buffers, and how many ranks one copy of them is divided over by ZeRO."""
+
+    elements: int
+    shards: int
+
+
+def peak_bytes(blocks: Blocks, plan: Plan, rank: int, parameters: Iterable[Copies]) -> float:
     """The most that a rank holds. parameters: of all its stages, as they lie in memory."""
     made = _orders(plan)
     place = plan.layout.coordinates(rank)["pp"]
@@ -89,14 +99,13 @@ def _orders(plan: Plan) -> Orders:
     return orders(name, layout.pp, plan.microbatches, layout.vpp)
 
 
-def _resident(blocks: Blocks, plan: Plan, parameters: int) -> float:
+def _resident(blocks: Blocks, plan: Plan, parameters: Iterable[Copies]) -> float:
     layout, size, grad = plan.layout, blocks.element_bytes, gradient_bytes(blocks)
-    shards = layout.shard or layout.dp * layout.cp
     moments = 2 * grad + (grad if grad != size else 0)
-    share = 1 / shards
-    held = parameters * size * (share if layout.zero > 2 else 1)
-    held += parameters * grad * (share if layout.zero > 1 else 1)
-    held += parameters * moments * (share if layout.zero > 0 else 1)
+    held = 0.0
+    for each in parameters:
+        for stage, kept in ((3, size), (2, grad), (1, moments)):
+            held += each.elements * kept / (each.shards if layout.zero >= stage else 1)
     tokens = plan.microbatches * layout.micro_batch * plan.workload.seq_len // layout.cp
     rotated = max(kind.attention.rotary_dim for stack in plan.model.stacks for kind in stack.kinds)
     tables = 2 * plan.workload.seq_len * rotated * size

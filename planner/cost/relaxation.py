@@ -43,7 +43,7 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import wait_share
-from planner.cost.grids import KEEPING, PASSING, Grid
+from planner.cost.grids import KEEPING, PASSING, Grid, sums_over
 from planner.cost.memory import passing_bytes, peak_bytes, state_bytes
 from planner.cost.stages import StageTimes, stage_times
 from planner.schedule.orders import SPLIT, V_SHAPED
@@ -287,13 +287,5 @@ def least_bytes(blocks: Blocks, choices: Candidates) -> Floats:
         plain = BlockTables(blocks, with_columns(passing.rows, kinds, ranks), tables)
         least = np.minimum(least, passing_bytes(plain))
     states = state_bytes(BlockTables(blocks, with_columns(keeping.rows, kinds, ranks)))
-    fullest = _least_sum(states, keeping.index, least, passing.index)
+    fullest = sums_over(np.minimum, states, keeping.index, least, passing.index)
     return peak_bytes(blocks, fullest)
-
-
-def _least_sum(one: Floats, its: Ints, other: Floats, others: Ints) -> Floats:
-    """Of every row the least over the columns of a sum of terms on two grids, [N]."""
-    found = np.full(len(its), np.inf)
-    for left, right in zip(one.T.copy(), other.T.copy(), strict=True):
-        np.minimum(found, left[its] + right[others], out=found)
-    return found

@@ -51,7 +51,9 @@ def _experts(assembly: Assembly, part: Experts, name: str, before: Flow) -> Flow
     model, view = assembly.model, assembly.view
     tokens, h, size = view.outer_rows, model.hidden, view.element_bytes
     copies = tokens * part.per_token
-    router = elements.linear(view, name + "router", tokens, h, part.experts, keeps_input=True)
+    router = elements.linear(
+        view, name + "router", tokens, h, part.experts, bias=part.router_bias, keeps_input=True
+    )
     flow = assembly.add(before, router, _choice(view, part, name + "choice"))
     permute = elements.elementwise(view, name + "permute", "permute", copies, h)
     dispatch, collect = _expert_exchange(view, copies * h * size, name)

@@ -25,6 +25,8 @@ TRAITS = {
     "recompute_stops_early": st.booleans(),
     "scatters_in_place": st.booleans(),
     "keeps_low_precision_gradients": st.booleans(),
+    "selective": st.sampled_from(["core", "products"]),
+    "expert_host_seconds": st.sampled_from([0.0, 1e-5]),
     "layer_host_seconds": st.sampled_from([0.0, 1e-4]),
     "microbatch_seconds": st.sampled_from([0.0, 1e-4]),
     "stage_floor_seconds": st.sampled_from([0.0, 1e-4]),

@@ -130,6 +130,22 @@ def test_messages_of_other_kinds(model: Any, layout: str) -> None:
     assert [line for line in both(predicted, recorded) if line[1] != line[2]] == []
 
 
+MIXTURES = [
+    ("dp=2 micro_batch=2", 16),
+    ("tp=2 dp=4 ep=4 micro_batch=2 zero=2", 16),
+    ("dp=8 ep=4 micro_batch=2 zero=3", 16),
+    ("tp=2 dp=2 ep=4 micro_batch=8 recompute=full", 32),
+]
+
+
+@pytest.mark.parametrize(("layout", "batch"), also_slow(MIXTURES[1:2], MIXTURES[:1] + MIXTURES[2:]))
+def test_peak_of_experts(layout: str, batch: int) -> None:
+    """ZeRO divides experts over fewer ranks than the rest."""
+    planned = plan(mixture(), layout, batch)
+    predicted, recorded = meshwright_ledger.ledgers(planned, planned.layout.devices - 1)
+    assert abs(predicted.peak_bytes / recorded.peak_bytes - 1) <= WITHIN
+
+
 def test_a_message_that_differs_is_shown() -> None:
     planned = plan(gpt2_like(max_positions=256), "dp=2 tp=2 micro_batch=1 zero=0", 4)
     predicted, recorded = meshwright_ledger.ledgers(planned, 3)
