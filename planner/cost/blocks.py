@@ -346,7 +346,9 @@ class Blocks:
 
     def exchange(self, division: Division) -> Exchange:
         """What the collectives of a block take under a division."""
-        return Exchange(self.collective, self.lines, division)
+        once = self.runtime.sends_tokens_once
+        per_node = self.cluster.devices_per_node if once else None
+        return Exchange(self.collective, self.lines, division, per_node)
 
     def exchange_seconds(self, node: Collective, division: Division) -> float:
         """Seconds of one collective of a block."""

@@ -46,6 +46,8 @@ class Runtime(Document):
     ranks that it interleaves.
     selective: what selective recomputation makes again: the attention core, or all but cores and
     every second matrix product (planner.graph.recompute).
+    sends_tokens_once: the exchange of experts sends a token once to every node that has some of its
+    experts (DeepEP), not once for each expert.
     recompute_layers: which layers may recompute: all or none of them, the same number of every
     stage, or any number of each.
     models: "any" Transformer, or only what the executor can be (planner.spec.runnable).
@@ -96,6 +98,7 @@ class Runtime(Document):
     hybrid_sharding: bool = False
     synchronisations: tuple[Synchronisation, ...] = ("all_reduce",)
     other_axis_orders: tuple[tuple[Axis, ...], ...] = ()
+    sends_tokens_once: bool = False
     free_stages: bool = True
     equal_stages: bool = False
     interleaved_ranks: int = pydantic.Field(default=2, ge=2)

@@ -17,6 +17,8 @@ from reports.validation.validation import Validation, validate
 Chosen = Callable[[Outcome], bool]
 
 MIXTURES = ("deepseek", "qwen3", "gpt-oss")
+"""Models of Megatron-Bridge that have experts."""
+
 RACKS = ("gb200", "gb300")
 
 
@@ -29,6 +31,8 @@ def _in_racks(outcome: Outcome) -> bool:
 
 
 PARTS: tuple[tuple[str, str, Chosen], ...] = (
+    ("LLM-foundry on H100, bf16", "llm_foundry_h100", lambda o: o.run.dtype == "bf16"),
+    ("LLM-foundry on H100, fp8", "llm_foundry_h100", lambda o: o.run.dtype == "fp8"),
     ("torchtitan on A100", "torchtitan", lambda o: "A100" in (o.run.gpu or "")),
     (
         "torchtitan on H100 of 96 GB and H200",

@@ -26,6 +26,7 @@ TRAITS = {
     "scatters_in_place": st.booleans(),
     "keeps_low_precision_gradients": st.booleans(),
     "selective": st.sampled_from(["core", "products"]),
+    "sends_tokens_once": st.booleans(),
     "expert_host_seconds": st.sampled_from([0.0, 1e-5]),
     "layer_host_seconds": st.sampled_from([0.0, 1e-4]),
     "microbatch_seconds": st.sampled_from([0.0, 1e-4]),
