@@ -1,6 +1,7 @@
 # make demo: the whole loop on this machine.  make test: the suite.  make check: ruff and mypy.
 PYTHON ?= python3
 EXTRAS ?= exec,dev
+WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: setup demo test test-slow test-parity test-gpu check format bench goldens calibrations validation planning lab scaling clean
@@ -29,7 +30,7 @@ demo: setup
 	$(BIN)/meshwright demo -o runs/demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not timing and not gpu"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow and not timing and not gpu"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "(slow or timing) and not gpu"

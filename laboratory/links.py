@@ -20,9 +20,15 @@ OPS: tuple[CollectiveOp, ...] = (
     "send_recv",
 )
 KIB, MIB = 1 << 10, 1 << 20
-SIZES = (KIB, 32 * KIB, 128 * KIB, MIB, 8 * MIB)
-"""Chosen around the messages of the experiment's model; elsewhere times follow straight lines."""
-SECONDS = 0.3
+SIZES = (KIB, 32 * KIB, 128 * KIB, 512 * KIB, 2 * MIB)
+"""Chosen around the activations of the experiment's model; else times follow straight lines."""
+WHOLE: dict[CollectiveOp, tuple[int, ...]] = {
+    "all_reduce": (8 * MIB, 24 * MIB),
+    "all_gather": (8 * MIB,),
+    "reduce_scatter": (8 * MIB,),
+}
+"""Around what its gradients and weights take besides; their matrix of tokens has 8 MiB."""
+SECONDS = 0.2
 """For one sample; assumed: links that others share need more than a lap or two."""
 LEADS, AWAKE_SECONDS = 3.0, 4e-3
 """How much earlier a receiver comes: some latencies and what processes take to wake up; assumed."""
@@ -40,7 +46,7 @@ def requests(topology: Topology) -> list[CollectiveRequest]:
         CollectiveRequest(op, size, groups, message, stride)
         for size, groups, stride in found
         for op in OPS
-        for message in SIZES
+        for message in (*SIZES, *WHOLE.get(op, ()))
         if op != "send_recv" or size == 2
     ]
 

@@ -15,7 +15,7 @@ slowdown of the moment. Messages over links that are no work of the cores stay a
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from functools import lru_cache
 from typing import Any
 
 import networkx as nx
@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost import overlap
+from planner.cost.block_parts import BlockGraphs, Parts
 from planner.cost.collectives import CollectiveTimes, Floats
-from planner.cost.column import MixedError, larger, smaller
+from planner.cost.column import MixedError, smaller
 from planner.cost.divisions import Division, Divisions, Register
 from planner.cost.exchange import Exchange
 from planner.cost.operators import OperatorTimes
 from planner.cost.timed import Timed
-from planner.graph import elements, recompute, transformer
 from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Block, Collective, LayerKind, Node, Operator
 from planner.graph.view import RankView
@@ -69,6 +69,7 @@ class BlockCost:
     backward_weight: float
     again: float
     again_selective: float
+    again_selective_tp: float
     forward_tp: float
     backward_tp: float
     again_tp: float
@@ -87,80 +88,6 @@ MANY = 8
 """From so many divisions on, one pass over columns takes less time than one by one (measured:
 some 2 ms each way where no graph is built yet; 8 took least of 2, 4, 8, 24 for a whole space)."""
 NUMBERS = tuple(name for name in BlockCost.__dataclass_fields__ if name != "births")
-
-
-class BlockGraphs:
-    """The graphs of a model's blocks by view, built once however often they are costed."""
-
-    def __init__(self, model: ModelSpec):
-        self.model = model
-        self.parts = lru_cache(maxsize=8192)(self._parts)
-
-    def graph(self, block: Block, view: RankView) -> nx.DiGraph:
-        """The block's operators and collectives on one rank."""
-        if block == "head":
-            return transformer.head_graph(self.model, view, holds_embedding=False)
-        if isinstance(block, LayerKind):
-            return transformer.layer_graph(self.model, view, "layer.", *block)
-        stacks = range(len(self.model.stacks))
-        parts = [transformer.embedding_graph(self.model, view, index) for index in stacks]
-        if self.model.encoder is not None:
-            parts.append(transformer.encoder_end_graph(self.model, view))
-        return nx.compose_all(parts)
-
-    def parts_of(self, block: Block, view: RankView, stops_early: bool) -> "Parts":
-        """The parts of a block; those of a column of views are made anew."""
-        columns = any(isinstance(n, np.ndarray) for n in (view.batch, view.cp, view.ep, view.etp))
-        made = self._parts if columns else self.parts
-        return made(block, view, stops_early)
-
-    def _parts(self, block: Block, view: RankView, stops_early: bool) -> "Parts":
-        return Parts.of(self.graph(block, view), self.model, view, stops_early)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What of a block's graph its cost is made of."""
-
-    operators: tuple[Operator, ...]
-    collectives: tuple[Collective, ...]
-    again: tuple[Node, ...]
-    again_selective: tuple[Node, ...]
-    saved: tuple[int, int, int]
-    gathered_bytes: int
-    widest_bytes: int
-    weight_gradient_bytes: int
-    parameters: int
-    replicated_parameters: int
-    expert_parameters: int
-
-    @classmethod
-    def of(cls, graph: nx.DiGraph, model: ModelSpec, view: RankView, stops_early: bool) -> "Parts":
-        """Read a block's graph."""
-        operators = tuple(transformer.operators(graph))
-        collectives = tuple(transformer.collectives(graph))
-        inputs, size = recompute.input_bytes(model, view), view.element_bytes
-        none, selective, full = (
-            recompute.saved_bytes(graph, mode, inputs) for mode in ("none", "selective", "full")
-        )
-        gathered = [
-            node.message_bytes
-            for node in collectives
-            if (node.op, node.axis, node.phase) == ("all_gather", "tp", "forward")
-        ]
-        return cls(
-            operators=operators,
-            collectives=collectives,
-            again=tuple(recompute.run_again(graph, "full", stops_early)),
-            again_selective=tuple(recompute.run_again(graph, "selective", stops_early)),
-            saved=(none, selective, full),
-            gathered_bytes=sum(gathered),
-            widest_bytes=reduce(larger, (widest_bytes(op, size) for op in operators), 0),
-            weight_gradient_bytes=reduce(larger, (op.parameters for op in operators), 0) * size,
-            parameters=sum(op.parameters for op in operators),
-            replicated_parameters=sum(op.parameters for op in operators if op.replicated),
-            expert_parameters=sum(op.parameters for op in operators if op.expert),
-        )
 
 
 class Blocks:
@@ -306,31 +233,30 @@ class Blocks:
         tp, runtime = division.tp, self.runtime
         degrees = division.cp, division.ep, division.etp
         view = self.view(tp, division.micro_batch, *degrees, division.cp_style)
-        parts = self.graphs.parts_of(block, view, runtime.recompute_stops_early)
+        rules = runtime.recompute_stops_early, runtime.selective
+        parts = self.graphs.parts_of(block, view, *rules)
         births: dict[Birth, float] = {}
         layer = isinstance(block, LayerKind)
         ahead, back = (self._composition(phase) if layer else 1.0 for phase in PHASES)
         timed, sent = Timed(self.seconds), self.exchange(division)
         forward = timed.compute(parts.operators, "forward", births) * ahead
         backward = timed.compute(parts.operators, "backward", births) * back
-        again = timed.forward(parts.again) * ahead if layer else 0.0
-        selective = timed.forward(parts.again_selective) * ahead
         cores = [node for node in parts.operators if node.kind in CORE_KINDS]
+        ahead_cores = timed.forward(cores) * ahead
         back_cores = timed.compute(cores, "backward", {}) * back
-        ahead_cores, again_cores = (
-            timed.forward([node for node in nodes if node in cores]) * ahead
-            for nodes in (cores, parts.again)
-        )
-        ahead_sent, back_sent, again_sent = self._sent(parts, layer)
+        ahead_sent, back_sent = self._sent(parts, layer)
         forward, forward_tp = self._passed(forward, ahead_cores, ahead_sent, sent)
         backward, backward_tp = self._passed(backward, back_cores, back_sent, sent)
-        again, again_tp = self._passed(again, again_cores, again_sent, sent)
+        again = again_tp = selective_tp = 0.0
+        selective = timed.forward(parts.again_selective) * ahead
         if layer:
-            host = runtime.layer_host_seconds
+            host = runtime.layer_host_seconds + runtime.expert_host_seconds * parts.experts
             ahead_host, back_host = host * FORWARD_SHARE_OF_HOST, host * (1 - FORWARD_SHARE_OF_HOST)
             forward = _launched(forward, forward_tp, ahead_host, ahead_sent, sent)
             backward = _launched(backward, backward_tp, back_host, back_sent, sent)
-            again = _launched(again, again_tp, ahead_host, again_sent, sent)
+            again, again_tp = self._rerun(parts.again, ahead_host, timed, sent)
+        if layer and runtime.selective == "products":
+            selective, selective_tp = self._rerun(parts.again_selective, ahead_host, timed, sent)
         saved, kept_selective = self._kept(parts, tp, layer)
         return BlockCost(
             forward=forward,
@@ -338,6 +264,7 @@ class Blocks:
             backward_weight=backward * timed.weight_share(parts.operators),
             again=again,
             again_selective=selective,
+            again_selective_tp=selective_tp,
             forward_tp=forward_tp,
             backward_tp=backward_tp,
             again_tp=again_tp,
@@ -359,20 +286,29 @@ class Blocks:
             return none, selective
         share = self.runtime.gathered_share
         share = float(self.runtime.keeps_gathered_inputs) if share is None else share
-        fewer = (1 - share) * _ungathered(parts, tp)
+        fewer = (1 - share) * parts.ungathered_bytes(tp)
         scale = self.runtime.activation_scale
-        return scale * (none - fewer), scale * (selective - fewer)
+        gathered = fewer if self.runtime.selective == "core" else 0.0
+        return scale * (none - fewer), scale * (selective - gathered)
 
-    def _sent(self, parts: Parts, layer: bool) -> tuple[list[Collective], ...]:
-        """The block's own collectives: forward, backward, and in a forward that is run again."""
+    def _sent(self, parts: Parts, layer: bool) -> tuple[list[Collective], list[Collective]]:
+        """The block's own collectives, forward and backward."""
         forward = [node for node in parts.collectives if node.phase == "forward"]
         backward = [node for node in parts.collectives if node.phase == "backward"]
-        if not layer:
-            return forward, backward, []
-        if not self.runtime.keeps_gathered_inputs:
+        if layer and not self.runtime.keeps_gathered_inputs:
             backward += [node for node in forward if (node.op, node.axis) == ("all_gather", "tp")]
-        again = [node for node in parts.again if isinstance(node, Collective)]
-        return forward, backward, [node for node in again if node.phase == "forward"]
+        return forward, backward
+
+    def _rerun(
+        self, nodes: Sequence[Node], host: float, timed: Timed, sent: Exchange
+    ) -> tuple[float, float]:
+        """Compute and exposed exchange of the nodes of a layer whose forward runs again."""
+        ahead = self._composition("forward")
+        cores = [node for node in nodes if isinstance(node, Operator) and node.kind in CORE_KINDS]
+        moved = [n for n in nodes if isinstance(n, Collective) and n.phase == "forward"]
+        compute, attention = (timed.forward(each) * ahead for each in (nodes, cores))
+        compute, exchange = self._passed(compute, attention, moved, sent)
+        return _launched(compute, exchange, host, moved, sent), exchange
 
     def _passed(
         self, compute: float, attention: float, nodes: Sequence[Collective], sent: Exchange
@@ -410,7 +346,9 @@ class Blocks:
 
     def exchange(self, division: Division) -> Exchange:
         """What the collectives of a block take under a division."""
-        return Exchange(self.collective, self.lines, division)
+        once = self.runtime.sends_tokens_once
+        per_node = self.cluster.devices_per_node if once else None
+        return Exchange(self.collective, self.lines, division, per_node)
 
     def exchange_seconds(self, node: Collective, division: Division) -> float:
         """Seconds of one collective of a block."""
@@ -434,7 +372,7 @@ def _launched(
 
     A collective of nothing still takes its latency, and the host waits for it.
     """
-    if host <= 0:
+    if not np.any(host):
         return compute
     return overlap.launched(compute + exchange, host, sent.latency(nodes)) - exchange
 
@@ -443,25 +381,3 @@ def _kinds_before(order: Sequence[tuple[int, int]], kinds: Sequence[LayerKind]) 
     is_kind = np.array([[each == tuple(kind) for kind in kinds] for each in order], dtype=np.int64)
     before: Ints = np.concatenate([np.zeros((1, len(kinds)), np.int64), is_kind.cumsum(axis=0)])
     return before
-
-
-def _ungathered(parts: Parts, tp: int) -> float:
-    """Bytes less where only a rank's own part of what is gathered is kept."""
-    return parts.gathered_bytes * (1 - 1 / tp)
-
-
-def widest_bytes(operator: Operator, size: int) -> int:
-    """Bytes of the largest activation gradient that an operator's backward makes; the loss
-    computes in fp32 at least."""
-    dims = dict(operator.dims)
-    if operator.kind in ("linear", "grouped_linear", "convolution"):
-        wide: int = larger(dims["k"], dims["n"])
-        return dims["m"] * wide * size
-    if operator.kind in CORE_KINDS:
-        rows: int = dims["batch"] * larger(dims["seq"], dims.get("keys", 0))
-        return rows * (dims["heads"] + 2 * dims["kv_heads"]) * dims["head_dim"] * size
-    if operator.kind in ("cross_entropy", "parallel_cross_entropy"):
-        return dims["rows"] * dims["vocab"] * max(size, elements.FP32_BYTES)
-    if operator.kind == "relative_bias":
-        return dims["heads"] * dims["pairs"] * size
-    return dims["rows"] * dims.get("width", 1) * size

@@ -3,6 +3,14 @@
 A block sends many messages over few groups (those of tp, cp, ep and etp), often of the same size:
 forward, again in a recomputation, and backward. Groups are told apart once per axis, and a message
 of an operation and size is costed once.
+
+The copies of a token that go to K experts on other nodes may travel once to each node and be dealt
+out there. Of d nodes with as many experts each, K drawn ones lie on d (1 - (1 - 1/d)**K) of them,
+so that instead of the whole message
+
+    d / K * (1 - (1 - 1/d)**K)
+
+of it crosses (less where routing prefers few nodes; the way inside a node is not counted).
 """
 
 from collections.abc import Sequence
@@ -18,12 +26,19 @@ from planner.graph.operator import Collective, Group
 
 class Exchange:
     """seconds_of: a collective's seconds by (op, ranks, stride, groups, size); lines: as in
-    planner.cost.groups."""
+    planner.cost.groups. per_node: devices of a node where tokens are sent to it once, else None."""
 
-    def __init__(self, seconds_of: Seconds, lines: LinesOf | None, division: Division):
+    def __init__(
+        self,
+        seconds_of: Seconds,
+        lines: LinesOf | None,
+        division: Division,
+        per_node: int | None = None,
+    ):
         self.seconds_of, self.lines, self.division = seconds_of, lines, division
+        self.per_node = per_node
         self._groups: dict[Group, Groups] = {}
-        self._known: dict[tuple[str, Group, int], tuple[Any, float]] = {}
+        self._known: dict[tuple[str, Group, int, int], tuple[Any, float]] = {}
 
     def over(self, nodes: Sequence[Collective]) -> float:
         """Seconds of collectives one after the other."""
@@ -40,13 +55,16 @@ class Exchange:
     def _seconds(self, node: Collective, size: int) -> float:
         """A column passes for the number that it stands for. Sizes are known by the object, which
         is kept so that no other takes its place."""
-        key = node.op, node.axis, id(size) if isinstance(size, np.ndarray) else size
+        known = id(size) if isinstance(size, np.ndarray) else size
+        key = node.op, node.axis, node.copies, known
         if key not in self._known:
             self._known[key] = size, self._costed(node, size)
         return self._known[key][1]
 
     def _costed(self, node: Collective, size: int) -> float:
         ranks, stride, side = self._group(node.axis)
+        if node.copies > 1 and self.per_node is not None:
+            size = size * once_to_a_node(node.copies, ranks, stride, self.per_node)
         if not any(isinstance(each, np.ndarray) for each in (ranks, stride, size)):
             return float(self.seconds_of(node.op, ranks, stride, side, size))
         rows = np.size(self.division.micro_batch)
@@ -71,3 +89,10 @@ class Exchange:
             "etp": (division.etp, division.ep_stride // division.etp),
         }
         return (*found[axis], division.groups)
+
+
+def once_to_a_node(copies: int, ranks: Any, stride: Any, per_node: int) -> Any:
+    """The share of a message that crosses nodes (see the top of the file), 1 inside a node."""
+    nodes = np.minimum(-(-(ranks * stride) // per_node), ranks)
+    share = nodes / copies * (1 - (1 - 1 / nodes) ** copies)
+    return np.where(nodes > 1, np.minimum(share, 1.0), 1.0)

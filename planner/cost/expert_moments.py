@@ -29,7 +29,8 @@ Left out: indices and counts (8 bytes per copy), and that routing is never quite
 
 from dataclasses import dataclass
 
-from planner.cost.blocks import BlockCost, Blocks, widest_bytes
+from planner.cost.block_parts import widest_bytes
+from planner.cost.blocks import BlockCost, Blocks
 from planner.graph import transformer
 from planner.graph.operator import LayerKind, Operator
 from planner.graph.view import RankView

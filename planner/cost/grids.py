@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from planner.cost.candidates import COLUMNS, Candidates, Ints
+from planner.cost.collectives import Floats
 from planner.cost.distinct import distinct_rows
 
 PASSING = tuple(name for name in COLUMNS if name not in ("zero", "shard", "sync"))
@@ -36,3 +37,14 @@ class Grid:
         stands = np.zeros(len(distinct), dtype=np.int64)
         stands[index] = np.arange(len(index))
         return cls(choices.take(stands), index)
+
+
+def sums_over(choose: np.ufunc, one: Floats, its: Ints, other: Floats, others: Ints) -> Floats:
+    """Of every row the least or the largest over the columns of a sum of terms on two grids, [N].
+
+    choose: np.minimum or np.maximum; its, others: the grid's row of every row.
+    """
+    found = one[:, 0][its] + other[:, 0][others]
+    for left, right in zip(one.T[1:], other.T[1:], strict=True):
+        choose(found, left[its] + right[others], out=found)
+    return found

@@ -28,8 +28,9 @@ TILES: tuple[tuple[int, int, float], ...] = (
 )
 """(rows, columns, rate). Assumed: ratios that NVIDIA's guide shows for its tile sizes."""
 
-DEPTH = 64
-"""Assumed: elements of k that a kernel takes to fill its pipeline."""
+DEPTH = 256
+"""Fitted: by hand, elements of k that a kernel takes to fill its pipeline; 64 and 128 were tried on
+vTrain, held out (docs/validation.md)."""
 
 
 def share_of_peak(m: int, n: int, k: int, multiprocessors: int, depth: float = DEPTH) -> float:

@@ -11,8 +11,11 @@ Roofline (assumed): t = launch + max(flops / (peak * efficiency), bytes / (bandw
 efficiency)), with the accelerator's catalogued efficiencies (Williams et al. 2009). A flash
 kernel skips the keys that the mask hides (`Operator.kernel_share`); a materialised one does not.
 Matrix products reach the share of the peak that their shape leaves (planner.cost.matmul).
-With fp8 the products run in fp8, attention and everything kept in 16 bits. It leaves out the cost
-of cold caches.
+With fp8 the products run in fp8, attention and everything kept in 16 bits. What a product
+multiplies is brought to fp8 first (assumed): a kernel reads 2 bytes an element and writes two of 1,
+the second transposed, for these products read both operands along k; the input once for all
+products that share it, the output's gradient in the backward, weights once a step (not counted).
+The roofline leaves out the cost of cold caches.
 """
 
 import functools
@@ -25,7 +28,7 @@ import numpy as np
 from planner.cost.column import larger
 from planner.cost.matmul import DEPTH, share_of_peak, shares_of_peak
 from planner.graph.attention import CORE_KINDS
-from planner.graph.operator import Operator
+from planner.graph.operator import Dims, Operator
 from planner.spec.cluster import Accelerator, ClusterSpec
 from planner.spec.documents import InputError
 from planner.spec.profile import OperatorSample, Phase, Profile
@@ -39,6 +42,12 @@ Fitted: GPT runs of bigscience_bloom_prequel.csv with head_dim 108 against 216, 
 LOSSES = ("cross_entropy", "parallel_cross_entropy")
 PLAIN_LOSS_PASSES = 2.0
 """Passes over fp32 logits that the graph's 8 bytes per logit stand for, in 16 bits."""
+
+PRODUCTS = ("linear", "grouped_linear")
+"""Kinds that run in fp8 where that is asked for."""
+
+CAST_BYTES = 4
+"""Of an element that is brought from 16 bits to fp8 (see the top of the file)."""
 
 NEIGHBOURS = 4
 """Measured shapes that an interpolation rests on; more would average over unlike shapes."""
@@ -71,13 +80,14 @@ class OperatorTimes:
         for sample in profile.operators if profile else ():
             if sample.dtype == dtype:
                 self._samples[sample.kind, sample.phase].append(sample)
-        self._known: dict[tuple[str, tuple[tuple[str, int], ...], Phase, int], Estimate] = {}
+        self._known: dict[tuple[str, Dims, Phase, int, bool], Estimate] = {}
 
     def estimate(self, operator: Operator, phase: Phase) -> Estimate:
         """Seconds of one phase of an operator, the whole backward together."""
         if any(isinstance(value, np.ndarray) for _, value in operator.dims):
             return self._estimate(operator, phase)
-        key = (operator.kind, operator.dims, phase, operator.bytes_moved(phase))
+        kept = operator.saved_bytes > 0
+        key = (operator.kind, operator.dims, phase, operator.bytes_moved(phase), kept)
         if key not in self._known:
             self._known[key] = self._estimate(operator, phase)
         return self._known[key]
@@ -92,7 +102,9 @@ class OperatorTimes:
             return Estimate(interpolate(samples, dims), "fitted")
         if not operator.flops(phase) and not operator.bytes_moved(phase):
             return Estimate(0.0, "assumed")
-        return Estimate(self._roofline.seconds(operator, phase), "assumed")
+        roofline = self._roofline
+        seconds = roofline.seconds(operator, phase) + roofline.cast_seconds(operator, phase)
+        return Estimate(seconds, "assumed")
 
 
 def interpolate(samples: list[OperatorSample], dims: dict[str, int]) -> float:
@@ -143,6 +155,18 @@ class Roofline:
         memory = moved / (bandwidth * device.memory_efficiency)
         seconds: float = larger(self._arithmetic(operator, phase), memory)
         return device.launch_seconds + seconds
+
+    def cast_seconds(self, operator: Operator, phase: Phase) -> float:
+        """What a product takes to bring its operands to fp8, none in other formats."""
+        if self.dtype != "fp8" or operator.kind not in PRODUCTS:
+            return 0.0
+        dims, device = dict(operator.dims), self.accelerator
+        if phase == "forward":
+            elements = 1.0 * dims["m"] * dims["k"] * (operator.saved_bytes > 0)
+        else:
+            elements = 1.0 * dims["m"] * dims["n"]
+        bandwidth = device.memory_bandwidth_bytes_per_second or math.inf
+        return elements * CAST_BYTES / (bandwidth * device.memory_efficiency)
 
     def _arithmetic(self, operator: Operator, phase: Phase) -> float:
         if not operator.flops(phase):

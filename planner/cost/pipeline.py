@@ -124,13 +124,29 @@ def interleaved_seconds(
     """
     if chunks == 1:
         return holding_seconds(schedule, forward, backward, microbatches, hop)
-    plain = pipeline_seconds(schedule, forward, backward, microbatches, hop)
-    free = pipeline_seconds(schedule, forward, backward, microbatches, np.zeros_like(hop))
-    busy = microbatches * (forward + backward).max(axis=1)
-    shown = forward.shape[1] > 1 and not hides_hops
-    sent = plain - free + (2 * microbatches * (chunks - 1) * hop if shown else 0.0)
-    result: Floats = busy + (free - busy) / chunks + sent
-    return result
+    return Unchunked(schedule, forward, backward, microbatches, hop).cut(chunks, hides_hops)
+
+
+class Unchunked:
+    """What interleaved_seconds needs to know of stages before they are cut in chunks, once for all
+    numbers of chunks. plain, free: with and without transfers; busy: the slowest stage, [N]."""
+
+    def __init__(
+        self, schedule: str, forward: Floats, backward: Floats, microbatches: Ints, hop: Floats
+    ):
+        self.microbatches, self.hop, self.stages = microbatches, hop, forward.shape[1]
+        given = schedule, forward, backward, microbatches
+        self.free = pipeline_seconds(*given, np.zeros_like(hop))
+        self.plain = pipeline_seconds(*given, hop) if hop.any() else self.free
+        self.busy = microbatches * (forward + backward).max(axis=1)
+
+    def cut(self, chunks: int, hides_hops: bool) -> Floats:
+        """Seconds of the pipeline in so many chunks, [N]."""
+        shown = self.stages > 1 and not hides_hops
+        more = 2 * self.microbatches * (chunks - 1) * self.hop if shown else 0.0
+        sent = self.plain - self.free + more
+        result: Floats = self.busy + (self.free - self.busy) / chunks + sent
+        return result
 
 
 def _gpipe(forward: Floats, backward: Floats, m: Ints, hop: Floats) -> Floats:
@@ -178,7 +194,7 @@ def in_flight(schedule: str, stages: int, microbatches: Ints, chunks: int = 1) -
     1/v stage when its first backward starts (Narayanan et al. 2021): (p-1)/(pv) more than without
     chunks on rank 0. The other schedules are counted, action by action.
     """
-    m = microbatches[:, None]
+    m, schedule = microbatches[:, None], _by_formula(schedule, stages, microbatches)
     if schedule == "gpipe":
         return np.repeat(m, stages, axis=1).astype(np.float64)
     if schedule != "1f1b":
@@ -197,6 +213,7 @@ def ends_in_flight(schedule: str, stages: int, microbatches: Ints, chunks: int =
     backward of the last one follows its forward at once. In a V placement the head lies on the
     first rank; the last column counts it all the same.
     """
+    schedule = _by_formula(schedule, stages, microbatches)
     if schedule == "gpipe" or (schedule == "1f1b" and chunks == 1):
         return in_flight(schedule, stages, microbatches)
     ahead = np.ones((len(microbatches), stages))
@@ -207,6 +224,12 @@ def ends_in_flight(schedule: str, stages: int, microbatches: Ints, chunks: int =
     ahead[:, -1] = held[:, -1]
     ahead[:, 0] = held[:, 0] if stages > 1 else held.max(axis=1)
     return ahead
+
+
+def _by_formula(schedule: str, stages: int, microbatches: Ints) -> str:
+    """The interleaved schedule need not be counted where its rounds are whole."""
+    whole = schedule == "interleaved" and not (microbatches % stages).any()
+    return "1f1b" if whole else schedule
 
 
 def _counted(

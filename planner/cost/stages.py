@@ -47,7 +47,7 @@ ADAMW_BYTES = 28
 
 AGAIN: dict[Recompute, str | None] = {"selective": "again_selective", "full": "again"}
 """The field of a block that a recompute mode adds to the backward's compute."""
-AGAIN_TP: dict[Recompute, str | None] = {"full": "again_tp"}
+AGAIN_TP: dict[Recompute, str | None] = {"selective": "again_selective_tp", "full": "again_tp"}
 """The same for its collectives."""
 
 
@@ -164,14 +164,25 @@ def stage_times(tables: BlockTables) -> StageTimes:
 
 def bare_times(tables: BlockTables, held: Held) -> Bare:
     """Sums over what every stage holds."""
-    blocks, candidates = tables.blocks, tables.candidates
+    forward, backward = computed_seconds(tables)
+    return Bare(forward, backward, *sent_seconds(tables, held))
+
+
+def computed_seconds(tables: BlockTables) -> tuple[Floats, Floats]:
+    """Forward and backward of a microbatch, with what recomputes, [N, S]."""
     forward = tables.over_stages("forward") + tables.over_stages("forward_tp")
     backward_tp = tables.over_stages("backward_tp") + tables.over_recomputed(AGAIN_TP)
     backward = tables.over_stages("backward") + tables.over_recomputed(AGAIN) + backward_tp
-    chunks = 1 if candidates.chunk is None else candidates.vpp
-    backward += blocks.runtime.microbatch_seconds / chunks
-    sent = _sharded(blocks, candidates, held)
-    return Bare(forward, backward, sent, _reduction(blocks, candidates, held, tables))
+    chunks = 1 if tables.candidates.chunk is None else tables.candidates.vpp
+    backward += tables.blocks.runtime.microbatch_seconds / chunks
+    return forward, backward
+
+
+def sent_seconds(tables: BlockTables, held: Held) -> tuple[tuple[Floats, Floats] | None, Floats]:
+    """What the states send: with every microbatch (see Bare), and once a step, [N, S]."""
+    blocks, candidates = tables.blocks, tables.candidates
+    each = _sharded(blocks, candidates, held)
+    return each, _reduction(blocks, candidates, held, tables)
 
 
 def settled(blocks: Blocks, candidates: Candidates, bare: Bare) -> tuple[Floats, Floats, Floats]:
@@ -190,8 +201,14 @@ def settled(blocks: Blocks, candidates: Candidates, bare: Bare) -> tuple[Floats,
         forward, backward = forward + ahead, backward + behind
     shown = bare.reduction
     if runtime.overlaps_dp:
-        shown = _beside(shown, backward, pieces, slowdown)
+        shown = beside_backward(blocks, candidates.counts, shown, backward)
     return forward, backward, shown
+
+
+def beside_backward(blocks: Blocks, layers: Ints, reduction: Floats, backward: Floats) -> Floats:
+    """What a reduction adds beside the last backward of so many layers, [N, S]."""
+    pieces = np.maximum(layers, 1)
+    return _beside(reduction, backward, pieces, blocks.runtime.overlap_slowdown)
 
 
 def _floored(

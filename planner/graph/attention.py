@@ -185,7 +185,7 @@ def core_operator(
         wide = size if view.fused_norms else max(size, elements.FP32_BYTES)
         inputs = rows * heads * d + read * heads * (d + v)
         kept = (inputs + scores // size) * wide + rows * heads * v * size
-    plain = attention.causal and seen == keys == queries and d == v
+    plain = attention.causal and seen == keys == queries and d == v and not attention.sinks
     dims = {"batch": view.batch, "seq": queries, "heads": heads, "kv_heads": groups, "head_dim": d}
     more = {"keys": keys, "value_dim": v, "causal": int(attention.causal), "window": seen}
     return Operator(
@@ -197,6 +197,7 @@ def core_operator(
         kernel_share=kernel_share(attention, view.seq, keys),
         forward_bytes=moved + 4 * scores + bias,
         backward_bytes=2 * moved + 8 * scores + 2 * bias,
+        parameters=heads if attention.sinks else 0,
         saved_bytes=kept,
         selective_bytes=kept - moved,
         splits=(

@@ -51,10 +51,12 @@ def _experts(assembly: Assembly, part: Experts, name: str, before: Flow) -> Flow
     model, view = assembly.model, assembly.view
     tokens, h, size = view.outer_rows, model.hidden, view.element_bytes
     copies = tokens * part.per_token
-    router = elements.linear(view, name + "router", tokens, h, part.experts, keeps_input=True)
+    router = elements.linear(
+        view, name + "router", tokens, h, part.experts, bias=part.router_bias, keeps_input=True
+    )
     flow = assembly.add(before, router, _choice(view, part, name + "choice"))
     permute = elements.elementwise(view, name + "permute", "permute", copies, h)
-    dispatch, collect = _expert_exchange(view, copies * h * size, name)
+    dispatch, collect = _expert_exchange(view, copies * h * size, part.per_token, name)
     inner = assembly.add([*before, *flow], permute, *dispatch)
     back = assembly.add(_grouped_mlp(assembly, part, name, inner), *collect)
     combine = elements.elementwise(view, name + "combine", "combine", copies, h, saved=1)
@@ -124,11 +126,13 @@ def _grouped(
     )
 
 
-def _expert_exchange(view: RankView, moved: int, name: str) -> tuple[list[Node], list[Node]]:
+def _expert_exchange(
+    view: RankView, moved: int, copies: int, name: str
+) -> tuple[list[Node], list[Node]]:
     ahead: list[Node] = []
     behind: list[Node] = []
     if view.ep > 1:
-        ahead += _both_ways(name + "dispatch", moved)
+        ahead += _both_ways(name + "dispatch", moved, copies)
     if view.etp > 1:
         whole, gather, scatter = moved * view.etp, name + "experts.gather", name + "experts.scatter"
         ahead += [
@@ -140,14 +144,14 @@ def _expert_exchange(view: RankView, moved: int, name: str) -> tuple[list[Node],
             Collective(scatter + ".backward", "all_gather", "etp", whole, "backward"),
         ]
     if view.ep > 1:
-        behind += _both_ways(name + "collect", moved)
+        behind += _both_ways(name + "collect", moved, copies)
     return ahead, behind
 
 
-def _both_ways(name: str, size: int) -> list[Node]:
+def _both_ways(name: str, size: int, copies: int) -> list[Node]:
     return [
-        Collective(name, "all_to_all", "ep", size, "forward"),
-        Collective(name + ".backward", "all_to_all", "ep", size, "backward"),
+        Collective(name, "all_to_all", "ep", size, "forward", copies=copies),
+        Collective(name + ".backward", "all_to_all", "ep", size, "backward", copies=copies),
     ]
 
 

@@ -92,7 +92,9 @@ class Operator:
 class Collective:
     """One collective of a sharded view. message_bytes: the full tensor, not the shard.
 
-    count: how many of them in a row (the steps of a ring of send_recv).
+    count: how many of them in a row (the steps of a ring of send_recv). copies: how many of the
+    ranks every token in the message goes to (per_token experts), for runtimes that send it once to
+    a node.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Collective:
     message_bytes: int
     phase: Phase
     count: int = 1
+    copies: int = 1
 
 
 Node = Operator | Collective

@@ -104,12 +104,13 @@ def _layer(model: ModelSpec, view: RankView, graph: nx.DiGraph, stack: int) -> d
     held = transformer.operators(graph)
     own = transformer.stack_view(model, view, stack)
     inputs = recompute.input_bytes(model, own) if view.task == "train" else 0
+    kept = {mode: recompute.saved_bytes(graph, mode, inputs, own) for mode in MODES}
     return {
         "parameters": sum(operator.parameters for operator in held),
         "forward_flops": sum(operator.forward_flops for operator in held),
         "input_gradient_flops": sum(operator.input_gradient_flops for operator in held),
         "weight_gradient_flops": sum(operator.weight_gradient_flops for operator in held),
-        "activation_bytes": {mode: recompute.saved_bytes(graph, mode, inputs) for mode in MODES},
+        "activation_bytes": kept,
     }
 
 

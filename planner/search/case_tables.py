@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.blocks import BlockGraphs, Blocks
+from planner.cost.block_parts import BlockGraphs
+from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.estimate import estimate
 from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem

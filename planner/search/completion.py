@@ -15,6 +15,7 @@ plan.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from planner.search.problem import RELATIVE, Counts, Floats, Ints, Problem
 
@@ -40,6 +41,13 @@ class Tables:
     def most(self) -> int:
         """The most layers of one stage."""
         return int(self.total.shape[2]) - 1
+
+    @property
+    def enough(self) -> bool:
+        """Whether the stages can hold all layers, wherever each of them starts."""
+        some = np.asarray(np.isfinite(self.total).any(axis=1))
+        held = np.where(some, np.arange(self.most + 1), 0).max(axis=1)
+        return bool(some.any(axis=1).all()) and int(held.sum()) >= self.problem.layers
 
 
 def tables_below(problem: Problem, upper: float) -> Tables:
@@ -78,16 +86,23 @@ def least_maximum(tables: Tables, *seconds: Floats) -> Floats:
 
 def _recursion(tables: Tables, seconds: Floats, join: np.ufunc) -> Floats:
     kinds, stages, layers = len(seconds), tables.problem.stages, tables.problem.layers
-    found = np.full((kinds, stages + 1, layers + 2), np.inf)
-    found[:, 0, 0] = 0.0
+    # layers before the first are infinite; all [v - n] are a view of one row, n by n
+    left, most = tables.most, seconds.shape[3]
+    found = np.full((kinds, stages + 1, left + layers + 1), np.inf)
+    found[:, 0, left] = 0.0
+    # numpy takes the least over n of rows of layers much faster than over neighbours
+    each = np.ascontiguousarray(seconds.swapaxes(2, 3))
     for i in range(stages):
         # the stages behind hold at most so many layers, and so do those before
         low = max(0, layers - (stages - 1 - i) * tables.most)
-        band = slice(low, min(layers, (i + 1) * tables.most) + 1)
-        each = seconds[:, i, band] if seconds.shape[2] > 1 else seconds[:, i]
-        ways = join(found[:, i][:, tables.before[band]], each)
-        found[:, i + 1, band] = ways.min(axis=2)
-    return found[:, :, :-1]
+        high = min(layers, (i + 1) * tables.most) + 1
+        if low >= high:
+            break
+        windows = sliding_window_view(found[:, i, low + left - most + 1 : high + left], most, 1)
+        own = each[:, i, :, low:high] if seconds.shape[2] > 1 else each[:, i]
+        ways = join(windows[:, :, ::-1].swapaxes(1, 2), own)
+        found[:, i + 1, low + left : high + left] = ways.min(axis=1)
+    return found[:, :, left:]
 
 
 def balanced(tables: Tables) -> Counts | None:

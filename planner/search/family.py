@@ -152,40 +152,62 @@ def _ways(
         yield mode, counts
 
 
+@lru_cache(maxsize=64)
+def _ranked(variants: Family) -> tuple[Ints, Ints]:
+    """Layers of every kind on the ranks, and those of them that recompute, [V, p, kinds]."""
+    return over_ranks(variants.kinds, variants.ranks), over_ranks(variants.some, variants.ranks)
+
+
+@lru_cache(maxsize=64)
+def _counted(variants: Family, kinds: int) -> tuple[Floats, Floats]:
+    """What the bound at each rank counts, [terms, V, p]: layers of every kind, the embedding, the
+    head, and layers of every kind that recompute, mode by mode (`_modes`); on the stages before it,
+    and on all chunks of the rank."""
+    p = int(variants.ranks.max()) + 1
+    rank, modes = np.arange(p)[None], np.array(variants.mode)
+
+    def terms(held: Ints, some: Ints, first: Flags, last: Flags) -> Floats:
+        found = [held[:, :, k] for k in range(kinds)]
+        found += [np.broadcast_to(each, held.shape[:2]) for each in (first, last)]
+        for mode in _modes(variants):
+            own = (modes == mode)[:, None]
+            found += [some[:, :, k] * own for k in range(kinds)]
+        return np.stack(found).astype(np.float64)
+
+    held, some = (
+        each[:, :p].cumsum(axis=1) - each[:, :p] for each in (variants.kinds, variants.some)
+    )
+    before = terms(held, some, rank > 0, rank < 0)
+    ends = rank == variants.ranks[0], rank == variants.ranks[-1]
+    return before, terms(*_ranked(variants), *ends)
+
+
+def _modes(variants: Family) -> list[Recompute]:
+    """The ways to recompute that some variant has."""
+    return [mode for mode in dict.fromkeys(variants.mode) if mode != "none"]
+
+
 def pipeline_bounds(blocks: Blocks, table: Candidates, variants: Family) -> Floats:
-    """The bound of every variant on the pipeline of every row, [N, V]."""
-    tables, stages = BlockTables(blocks, table), variants.kinds.shape[1]
-    at = np.arange(stages)[None]
-    found = []
-    for phase in ("forward", "backward"):
-        total = np.zeros((len(table), len(variants), stages))
-        held = [(kind, variants.kinds[:, :, k]) for k, kind in enumerate(blocks.kinds)]
-        for block, counts in (*held, ("embedding", at == 0), ("head", at == stages - 1)):
-            each = tables.column(block, phase) + tables.column(block, phase + "_tp")
-            total += each[:, None, None] * counts[None]
-        found.append(total)
-    forward, backward = found
-    backward += _again(tables, variants)
-    path = forward if table.schedule in SPLIT else forward + backward
-    busy = np.zeros((*forward.shape[:2], table.pp))
-    for stage, rank in enumerate(variants.ranks):
-        busy[:, :, rank] += forward[:, :, stage] + backward[:, :, stage]
-    before = np.cumsum(path[:, :, : table.pp], axis=2) - path[:, :, : table.pp]
-    bounds: Floats = (before + table.microbatches[:, None, None] * busy).max(axis=2)
-    return bounds
-
-
-def _again(tables: BlockTables, variants: Family) -> Floats:
-    """What every chunk computes again, [N, V, S]."""
-    total = np.zeros((len(tables.candidates), *variants.kinds.shape[:2]))
-    for mode in set(variants.mode) - {"none"}:
-        own = np.array([each == mode for each in variants.mode])
-        for k, kind in enumerate(tables.blocks.kinds):
-            layers = variants.some[own][None, :, :, k]
-            for field in (AGAIN.get(mode), AGAIN_TP.get(mode)):
-                if field is not None:
-                    total[:, own] += tables.column(kind, field)[:, None, None] * layers
-    return total
+    """The bound of every variant on the pipeline of every row, [N, V]: sums over what `_counted`
+    counts, each with its seconds."""
+    tables, held = BlockTables(blocks, table), (*blocks.kinds, "embedding", "head")
+    forward, backward = (
+        [tables.column(block, phase) + tables.column(block, phase + "_tp") for block in held]
+        for phase in ("forward", "backward")
+    )
+    for mode in _modes(variants):
+        fields = [field for field in (AGAIN.get(mode), AGAIN_TP.get(mode)) if field is not None]
+        again = [[tables.column(kind, field) for field in fields] for kind in blocks.kinds]
+        backward += [np.sum(each, axis=0) for each in again]
+        forward += [np.zeros(len(table))] * len(again)
+    ahead, behind = np.stack(forward, axis=1), np.stack(backward, axis=1)
+    path = ahead if table.schedule in SPLIT else ahead + behind
+    busy = table.microbatches[:, None] * (ahead + behind)
+    before, own = _counted(variants, len(blocks.kinds))
+    bounds: Floats = np.einsum("nt,tvp->nvp", path, before)
+    bounds += np.einsum("nt,tvp->nvp", busy, own)
+    longest: Floats = bounds.max(axis=2)
+    return longest
 
 
 def least_bytes(blocks: Blocks, rows: Candidates, variants: Family, which: Ints) -> Floats:
@@ -203,13 +225,13 @@ def _least_bytes(
     blocks: Blocks, rows: Candidates, variants: Family, which: Ints, mode: Recompute
 ) -> Floats:
     kinds, some = variants.kinds[which], variants.some[which]
-    ranked = over_ranks(kinds, variants.ranks)
+    ranked, ranked_some = (each[which] for each in _ranked(variants))
     whole = replace(
         rows,
         recompute=mode,
         counts=ranked.sum(axis=2),
         kinds=ranked,
-        recomputed=over_ranks(some, variants.ranks),
+        recomputed=ranked_some,
     )
     tables = BlockTables(blocks, whole)
     held = in_flight(rows.schedule, rows.pp, rows.microbatches, rows.vpp)

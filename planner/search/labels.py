@@ -39,6 +39,8 @@ def minimise(problem: Problem, upper: float = np.inf) -> Minimum:
     mirrored = problem.schedule == "1f1b" and not problem.hops.any()
     played = problem.mirrored if mirrored else problem
     tables = tables_below(played, upper)
+    if not tables.enough:
+        return Minimum(None, None, 0)
     rule = rule_of(tables, mirrored)
     labels, starts = rule.start(), np.array([problem.layers])
     trail: list[tuple[Ints, Ints]] = []

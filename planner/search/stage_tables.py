@@ -95,8 +95,9 @@ class StageTables:
 
 
 def modes(runtime: Runtime) -> list[Recompute]:
-    """The recompute modes that differ: selective equals none where scores are never stored."""
-    return [m for m in runtime.recompute if m != "selective" or not runtime.flash_attention]
+    """The recompute modes that differ: the core alone is nothing where scores are never stored."""
+    nothing = runtime.flash_attention and runtime.selective == "core"
+    return [mode for mode in runtime.recompute if mode != "selective" or not nothing]
 
 
 def stage_tables(

@@ -22,6 +22,7 @@ import numpy as np
 from planner.cost.candidates import Candidates, Ints
 from planner.graph.view import tp_problem
 from planner.search.legality import executor_problems
+from planner.search.stage_tables import modes
 from planner.spec.cluster import ClusterSpec
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import Recompute, Runtime, Schedule
@@ -50,7 +51,7 @@ def legal(
         if runtime.equal_stages:
             splits = splits[(splits == splits[:, :1]).all(axis=1)]
         for schedule in _schedules(runtime, pp):
-            for recompute in _recomputes(runtime):
+            for recompute in modes(runtime):
                 yield _table(rows, splits, pp, schedule, recompute, runtime, workload)
 
 
@@ -63,10 +64,6 @@ def _schedules(runtime: Runtime, pp: int) -> tuple[Schedule, ...]:
     if pp > 1:
         return tuple(s for s in runtime.schedules if s in ("gpipe", "1f1b"))
     return ("1f1b",) if "1f1b" in runtime.schedules else runtime.schedules[:1]
-
-
-def _recomputes(runtime: Runtime) -> list[Recompute]:
-    return [m for m in runtime.recompute if m != "selective" or not runtime.flash_attention]
 
 
 def _rows(

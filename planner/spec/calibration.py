@@ -7,7 +7,8 @@ time_low, time_high: measured over predicted seconds, 10th and 90th percentile o
 memory_low, memory_high: the same of the peak; memory_quantiles: more of them
 (planner.spec.spread), for the safe side and the probability to run out. A calibration of another
 accelerator or runtime may stand in (`borrowed_for`): what it says of the device is scaled by the
-best published matrix products of both, and the band is wider by TRANSFER on either side.
+best published matrix products of both, and on a newer one by what a published attention kernel
+reaches on both; the band is wider by TRANSFER on either side.
 """
 
 import math
@@ -194,14 +195,22 @@ class Calibration(Document):
         """The numbers alone."""
         return {str(name): constant.value for name, constant in self.constants.items()}
 
-    def borrowed_for(self, accelerator: str, runtime: str, matmul_ratio: float = 1.0) -> Self:
+    def borrowed_for(
+        self, accelerator: str, runtime: str, matmul: float = 1.0, attention: float = 1.0
+    ) -> Self:
         """The same constants standing in for another pair, with a wider band.
 
-        matmul_ratio: of the two devices' best published matrix products over their peaks.
+        matmul, attention: ratios of the two devices' best published matrix products, and attention
+        kernels, over their peaks.
         """
         constants = dict(self.constants)
-        if found := constants.get("matmul_efficiency"):
-            constants["matmul_efficiency"] = found.times(matmul_ratio, at_most=1.0)
+        ratios: dict[ConstantName, float] = {
+            "matmul_efficiency": matmul,
+            "attention_efficiency": attention,
+        }
+        for name, ratio in ratios.items():
+            if found := constants.get(name):
+                constants[name] = found.times(ratio, at_most=1.0)
         return self.replace(
             accelerator=accelerator,
             runtime=runtime,

@@ -127,7 +127,11 @@ def find_calibration(accelerator: Accelerator, runtime: str) -> Calibration | No
     found = documents.load(Calibration, FOLDER / "calibrations" / f"{device}--{software}.json")
     if (device, software) == (accelerator.name, runtime):
         return found
-    return found.borrowed_for(accelerator.name, runtime, _matmul_ratio(accelerator, device))
+    reached = index["attention"]
+    newer = years[accelerator.name] > years[device] and {accelerator.name, device} <= set(reached)
+    attention = reached[accelerator.name] / reached[device] if newer else 1.0
+    matmul = _matmul_ratio(accelerator, device)
+    return found.borrowed_for(accelerator.name, runtime, matmul, attention)
 
 
 def _matmul_ratio(accelerator: Accelerator, other: str) -> float:

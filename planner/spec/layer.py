@@ -37,6 +37,7 @@ class Attention(Frozen):
     window: keys each query sees, None for all. rotary_dim: how many of head_dim rotate, 0 for
     none. relative_buckets: learned biases per head by distance (T5), of the first layer of a
     stack. qk_norm: an RMS norm over each query and key head. score_cap: tanh limit of the scores.
+    sinks: a learned number per head that takes part in the softmax of every query's scores.
     latent: low-rank projections instead of q, k and v; rotary_dim of head_dim then rotate, and
     the rotated part of the key is one head that all share.
     """
@@ -56,6 +57,7 @@ class Attention(Frozen):
     rope_theta: float = pydantic.Field(default=10_000.0, gt=0)
     relative_buckets: int = pydantic.Field(default=0, ge=0)
     score_cap: float | None = pydantic.Field(default=None, gt=0)
+    sinks: bool = False
     latent: Latent | None = None
 
     @pydantic.model_validator(mode="after")
@@ -114,13 +116,14 @@ class MLP(Frozen):
 class Experts(Frozen):
     """A mixture of experts: a router sends each token to per_token of them.
 
-    expert: each of the experts. shared: an MLP that every token passes besides; shared_gate: a
-    learned number per token scales it.
+    expert: each of the experts. router_bias: of the router's matrix. shared: an MLP that every
+    token passes besides; shared_gate: a learned number per token scales it.
     """
 
     experts: int = pydantic.Field(ge=1)
     per_token: int = pydantic.Field(ge=1)
     expert: MLP
+    router_bias: bool = False
     shared: MLP | None = None
     shared_gate: bool = False
 
@@ -147,10 +150,14 @@ class LayerSpec(Frozen):
         if self.parallel and (self.placement != "pre" or self.cross_attention is not None):
             raise ValueError("parallel=true needs placement=pre and no cross_attention")
         if (cross := self.cross_attention) is not None and (
-            cross.latent or cross.qk_norm or cross.rotary_dim or cross.relative_buckets
+            cross.latent
+            or cross.qk_norm
+            or cross.rotary_dim
+            or cross.relative_buckets
+            or cross.sinks
         ):
             raise ValueError(
-                "cross_attention: latent, qk_norm, rotary_dim and relative_buckets are for "
+                "cross_attention: latent, qk_norm, rotary_dim, relative_buckets and sinks are for "
                 "attention to the own stream only"
             )
         if self.cross_attention is not None and self.placement == "sandwich":

@@ -9,6 +9,9 @@ catalog's design of that device with the row's gpus_per_node, or one made from t
     HDR 200 Gb/s              InfiniBand, no count: one card per device (noted)
 
 times NETWORK_SHARE, what collectives reach of the line rate.
+
+A job that needs several racks of one NVLink domain each takes as many devices of every rack, where
+that divides evenly: schedulers give 64 of a rack's 72 to each (Slurm topology/block, --segment).
 """
 
 import functools
@@ -93,6 +96,10 @@ def _cluster(
     elif devices > node.devices_per_node:
         of_node = (*of_node, f"gpus_per_node unknown, {node.devices_per_node} assumed")
     nodes = -(-devices // node.devices_per_node)
+    if accelerator.name in WHOLE_RACKS and nodes > 1 and devices % nodes == 0:
+        evenly = devices // nodes
+        of_node = (*of_node, f"gpu: {evenly} devices of each rack, spread evenly")
+        node = node.replace(devices_per_node=evenly)
     of_link: tuple[str, ...] = ()
     if nodes > 1 and link is not None:
         node, of_link = _with_link(node, link, per_node or node.devices_per_node)

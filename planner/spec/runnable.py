@@ -106,7 +106,7 @@ def _layer(layer: LayerSpec, key: str, seq_len: int) -> Iterator[str]:
 
 def attention_problems(attention: Attention, key: str, seq_len: int) -> Iterator[str]:
     """The same of an attention."""
-    yield from absent(attention, key, ("latent", "score_cap"))
+    yield from absent(attention, key, ("latent", "score_cap", "sinks"))
     if attention.value_head != attention.head_dim:
         yield (
             f"{key}.value_dim={attention.value_dim} differs from head_dim={attention.head_dim}; "

@@ -12,6 +12,7 @@ Schedule = Literal[
 ]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 Recompute = Literal["none", "selective", "full"]
+SelectiveRule = Literal["core", "products"]
 Axis = Literal["tp", "cp", "ep", "dp", "pp"]
 ContextStyle = Literal["ring", "all_to_all", "all_gather"]
 Synchronisation = Literal["all_reduce", "parameter_server"]
@@ -43,6 +44,10 @@ class Runtime(Document):
     axis_order. free_stages: stages may hold any number of layers, else only as stage_split cuts;
     equal_stages: all stages and chunks must hold the same number. interleaved_ranks: the fewest
     ranks that it interleaves.
+    selective: what selective recomputation makes again: the attention core, or all but cores and
+    every second matrix product (planner.graph.recompute).
+    sends_tokens_once: the exchange of experts sends a token once to every node that has some of its
+    experts (DeepEP), not once for each expert.
     recompute_layers: which layers may recompute: all or none of them, the same number of every
     stage, or any number of each.
     models: "any" Transformer, or only what the executor can be (planner.spec.runnable).
@@ -64,7 +69,8 @@ class Runtime(Document):
     gathers again). scatters_in_place: a reduced shard of the gradients stays where it lay.
     loss_passes: how often the loss reads or writes fp32 logits, forward and backward together.
     fused_norms, fused_gate: one kernel each, which keeps its 16-bit inputs only.
-    layer_host_seconds: the floor the host needs to launch one layer forward and backward.
+    layer_host_seconds: the floor the host needs to launch one layer forward and backward;
+    expert_host_seconds: what each expert of the layer that a rank holds adds to it.
     straggler_spread: by how much of a step equal replicas on different nodes differ.
     microbatch_seconds: what the host adds per microbatch. step_seconds: per step.
     stage_floor_seconds: a floor per layer and tensor-parallel rank where stages span nodes (seen
@@ -92,9 +98,11 @@ class Runtime(Document):
     hybrid_sharding: bool = False
     synchronisations: tuple[Synchronisation, ...] = ("all_reduce",)
     other_axis_orders: tuple[tuple[Axis, ...], ...] = ()
+    sends_tokens_once: bool = False
     free_stages: bool = True
     equal_stages: bool = False
     interleaved_ranks: int = pydantic.Field(default=2, ge=2)
+    selective: SelectiveRule = "core"
     recompute_layers: Literal["all", "same", "any"] = "all"
     models: Literal["any", "runnable"] = "any"
     sequence_parallel: bool
@@ -116,6 +124,7 @@ class Runtime(Document):
     fused_norms: bool = True
     fused_gate: bool = False
     layer_host_seconds: float = pydantic.Field(default=0.0, ge=0)
+    expert_host_seconds: float = pydantic.Field(default=0.0, ge=0)
     straggler_spread: float = pydantic.Field(default=0.0, ge=0, le=1)
     microbatch_seconds: float = pydantic.Field(default=0.0, ge=0)
     stage_floor_seconds: float = pydantic.Field(default=0.0, ge=0)

@@ -8,7 +8,7 @@ from planner.cost.blocks import BlockCost, Blocks
 from planner.cost.divisions import Division
 from planner.spec.layout import Layout
 from planner.spec.runtime import Axis, Runtime
-from tests.cost.drawn import asked, questions, runtimes, wide, with_traits
+from tests.cost.drawn import asked, questions, runtimes, wide, with_experts, with_traits
 from tests.examples import gpu_cluster, plain_runtime
 
 DRAWN = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -17,6 +17,7 @@ SECONDS = (
     "backward",
     "again",
     "again_selective",
+    "again_selective_tp",
     "forward_tp",
     "backward_tp",
     "again_tp",
@@ -148,7 +149,35 @@ def test_gathering_again_takes_longer_and_keeps_less(runtime: Runtime, tp: int) 
 
 
 @DRAWN
-@given(runtimes(flash_attention=False), st.sampled_from([1, 2, 4]))
+@given(runtimes(flash_attention=False, selective="core"), st.sampled_from([1, 2, 4]))
 def test_selective_recomputation_runs_a_part_of_the_layer_again(runtime: Runtime, tp: int) -> None:
     cost = layer(asked(wide(), gpu_cluster(nodes=8), runtime), tp=tp)
     assert 0 < cost.again_selective < cost.forward
+
+
+@DRAWN
+@given(runtimes(selective="products"), st.sampled_from([1, 2, 4]))
+def test_keeping_products_is_between_nothing_and_the_whole_layer(runtime: Runtime, tp: int) -> None:
+    cost = layer(asked(wide(), gpu_cluster(nodes=8), runtime), tp=tp)
+    assert cost.checkpoint_bytes < cost.selective_bytes < cost.saved_bytes
+    selective = cost.again_selective + cost.again_selective_tp
+    assert 0 < selective <= (cost.again + cost.again_tp) * SLACK
+
+
+@DRAWN
+@given(runtimes(), st.sampled_from([1, 2, 4]), st.floats(1e-5, 1e-2))
+def test_a_host_launches_every_expert_that_its_rank_holds(
+    runtime: Runtime, ep: int, host: float
+) -> None:
+    """A layer of E / ep experts takes at least as long as its host, and a dense one as before."""
+    cluster, dense = gpu_cluster(nodes=8), wide()
+    for model in (dense, with_experts(dense)):
+        blocks = asked(model, cluster, runtime.replace(layer_host_seconds=0.0))
+        free, busy = (
+            whole(layer(with_traits(blocks, expert_host_seconds=each), ep=ep, dp=ep))
+            for each in (0.0, host)
+        )
+        for phase, share in (("forward", 1 / 3), ("backward", 2 / 3), ("again", 1 / 3)):
+            held = 0 if model is dense else 8 // ep
+            assert busy[phase] >= max(free[phase], held * host * share) / SLACK
+            assert held or busy[phase] == free[phase]

@@ -144,9 +144,9 @@ def test_recomputation_keeps_less(question: Question) -> None:
 @DRAWN
 @given(questions())
 def test_flash_attention_leaves_nothing_for_selective_recomputation(question: Question) -> None:
-    """But the statistics of its softmax."""
+    """Of the core but the statistics of its softmax."""
     blocks, table = question
-    blocks = with_traits(blocks, flash_attention=True)
+    blocks = with_traits(blocks, flash_attention=True, selective="core")
     none, selective = (
         memory_of(
             blocks, replaced(table, recompute=mode, recomputed=table.counts * (mode != "none"))

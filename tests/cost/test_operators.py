@@ -1,11 +1,13 @@
 """Operator times: measured where measured, interpolated near by, roofline elsewhere."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.cost.matmul import share_of_peak
-from planner.cost.operators import OperatorTimes, interpolate
+from planner.cost.operators import CAST_BYTES, OperatorTimes, interpolate
 from planner.graph.operator import Operator
 from planner.spec.documents import InputError
 from planner.spec.profile import Machine, OperatorSample, Phase, Profile
@@ -169,3 +171,18 @@ def test_fp8_speeds_up_products_and_leaves_attention_in_16_bits() -> None:
     product, core = linear(8192, 8192, 8192), attention(64, 128)
     assert roofline(product, "forward", "fp8") < roofline(product, "forward") * 0.51
     assert roofline(core, "forward", "fp8") == roofline(core, "forward")
+
+
+@given(st.sampled_from([64, 512]), st.sampled_from([64, 4096]), st.sampled_from([32, 1024]))
+def test_operands_are_brought_to_fp8_once(m: int, k: int, n: int) -> None:
+    """The input by the product that keeps it for all that share it, the gradient by each."""
+    peaks = {"bf16": "100TFLOP/s", "fp8": "200TFLOP/s"}
+    cluster = gpu_cluster(peak_flops=peaks)
+    rate = 1e12 * cluster.accelerator.memory_efficiency
+    shares, keeps = linear(m, k, n), replace(linear(m, k, n), saved_bytes=2 * m * k)
+    for dtype, cast in (("bf16", 0), ("fp8", CAST_BYTES)):
+        times = OperatorTimes(cluster, dtype, True, None)
+        first, second = (times.estimate(each, "forward").seconds for each in (keeps, shares))
+        assert first - second == pytest.approx(cast * m * k / rate)
+        back = [times.estimate(each, "backward").seconds for each in (keeps, shares)]
+        assert back[0] == back[1] > cast * m * n / rate

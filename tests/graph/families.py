@@ -252,6 +252,21 @@ def qwen3_moe(draw: Draw) -> tuple[str, Kwargs]:
 
 
 @st.composite
+def gpt_oss(draw: Draw) -> tuple[str, Kwargs]:
+    name, labels = _head(draw, "GptOss", DECODER_HEADS)
+    shape = _rotary(draw, own_width=True) | _experts(draw, "num_local_experts")
+    kinds = st.sampled_from(["full_attention", "sliding_attention"])
+    layers = shape["num_hidden_layers"]
+    extra = optional(
+        draw,
+        attention_bias=flag,
+        sliding_window=st.integers(1, 20),
+        layer_types=st.lists(kinds, min_size=layers, max_size=layers),
+    )
+    return name, labels | shape | extra
+
+
+@st.composite
 def deepseek_v3(draw: Draw) -> tuple[str, Kwargs]:
     name, labels = _head(draw, "DeepseekV3", DECODER_HEADS)
     shape = _rotary(draw, own_width=False)
@@ -424,6 +439,7 @@ FAMILIES = {
         qwen2_moe,
         qwen3_moe,
         deepseek_v3,
+        gpt_oss,
         bert,
         roberta,
         vit,

@@ -111,7 +111,7 @@ def check_layer(
 
     seen = view(dtype, kernel, batch, seq)
     inputs = recompute.input_bytes(spec, seen)
-    charged = recompute.saved_bytes(transformer.layer_graph(spec, seen), mode, inputs)
+    charged = recompute.saved_bytes(transformer.layer_graph(spec, seen), mode, inputs, seen)
     assert held(model, run, leaf) == charged
     if mode == "none":
         assert hooked(model, run) == charged
@@ -209,7 +209,7 @@ def test_a_model_keeps_the_sum_of_its_blocks(name: str, dtype: str, modes: tuple
     )
     charged = sum(map(kept_by, ends))
     layer, inputs = transformer.layer_graph(spec, seen), recompute.input_bytes(spec, seen)
-    charged += sum(recompute.saved_bytes(layer, mode, inputs) for mode in modes)
+    charged += sum(recompute.saved_bytes(layer, mode, inputs, seen) for mode in modes)
     run = lambda: model(tokens.clone(), tokens.clone())  # noqa: E731
     assert held(model, run, tokens) == charged + DIVISOR_BYTES
 
@@ -243,7 +243,7 @@ def test_a_rank_of_two_keeps_what_its_view_charges(
         (lambda: model.embedding(tokens.clone()), kept_by(embedding)),
         (
             lambda: model.layers["0"](leaf.clone(), model.rotary),
-            recompute.saved_bytes(layer, mode, inputs),
+            recompute.saved_bytes(layer, mode, inputs, seen),
         ),
         (lambda: model.head(leaf.clone(), tokens.clone()), kept_by(head)),
     ):

@@ -194,7 +194,8 @@ def test_recomputation_never_keeps_more(model: ModelSpec) -> None:
     for kind in range(len(model.main.kinds)):
         graph = transformer.layer_graph(model, view, kind=kind)
         none, selective, full = (
-            recompute.saved_bytes(graph, mode, inputs) for mode in ("none", "selective", "full")
+            recompute.saved_bytes(graph, mode, inputs, view)
+            for mode in ("none", "selective", "full")
         )
         assert none > selective > full == inputs
         again = recompute.run_again(graph, "full", stops_early=True)

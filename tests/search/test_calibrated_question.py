@@ -54,6 +54,24 @@ def test_none_leaves_the_catalogs_numbers() -> None:
     assert plain.cluster == catalog.find_cluster("h100-sxm")
 
 
+@pytest.mark.parametrize(
+    ("device", "runtime", "share"),
+    [("a100-80", "torchtitan", 1.0), ("h100-sxm", "composer-fsdp", 0.35 / 0.62)],
+)
+def test_an_attention_kernel_of_an_older_device_is_worth_less_on_a_newer_one(
+    device: str, runtime: str, share: float
+) -> None:
+    """And as much on one of the same age."""
+    lent = catalog.find_calibration(catalog.find_accelerator(device), runtime)
+    assert lent is not None
+    assert lent.borrowed_from is not None
+    lender, _, software = lent.borrowed_from.partition("--")
+    own = catalog.find_calibration(catalog.find_accelerator(lender), software)
+    assert own is not None
+    before, after = (each.values()["attention_efficiency"] for each in (own, lent))
+    assert after == pytest.approx(before * share)
+
+
 def test_a_saved_plan_predicts_the_same_without_the_catalog(tmp_path: Path) -> None:
     plan = estimate("h100-sxm", "nemo")
     again = planning.explain(documents.load(Plan, documents.save(plan, tmp_path / "plan.json")))

@@ -47,7 +47,7 @@ def _layer(model: ModelSpec, kind: LayerSpec) -> int:
 
 def _attention(model: ModelSpec, a: Attention) -> int:
     h, affine = model.hidden, model.norm_affine
-    output = a.output_width * h + a.o_bias * h
+    output = a.output_width * h + a.o_bias * h + a.sinks * a.heads
     if a.latent:
         return output + _latent(model, a, a.latent)
     q = h * a.query_width + a.q_bias * a.query_width
@@ -73,7 +73,7 @@ def _feed_forward(h: int, feed: MLP | Experts) -> int:
         ups = 2 if feed.gated else 1
         return (ups + 1) * h * feed.ffn + feed.bias * (ups * feed.ffn + h)
     shared = _feed_forward(h, feed.shared) if feed.shared else 0
-    router = h * (feed.experts + feed.shared_gate)
+    router = h * (feed.experts + feed.shared_gate) + feed.router_bias * feed.experts
     return router + feed.experts * _feed_forward(h, feed.expert) + shared
 
 

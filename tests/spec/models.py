@@ -35,6 +35,7 @@ def attentions(draw: Any, latent: bool = False) -> Attention:
         rope_theta=draw(st.floats(1, 1e9)),
         relative_buckets=draw(st.integers(0, 32)),
         score_cap=draw(st.none() | st.floats(1, 100)),
+        sinks=draw(flag),
         latent=draw(st.builds(Latent, query_rank=st.none() | small, kv_rank=small))
         if latent
         else None,
@@ -43,7 +44,7 @@ def attentions(draw: Any, latent: bool = False) -> Attention:
 
 def _of_the_encoder(attention: Attention) -> Attention:
     """Attention to another stream has neither positions nor normed heads."""
-    return attention.replace(qk_norm=False, rotary_dim=0, relative_buckets=0)
+    return attention.replace(qk_norm=False, rotary_dim=0, relative_buckets=0, sinks=False)
 
 
 @st.composite
@@ -54,6 +55,7 @@ def experts(draw: Any) -> Experts:
         experts=total,
         per_token=draw(st.integers(1, total)),
         expert=draw(mlps),
+        router_bias=draw(flag),
         shared=shared,
         shared_gate=shared is not None and draw(flag),
     )

@@ -280,6 +280,18 @@ def test_a_name_never_overrules_a_size() -> None:
 
 
 @pytest.mark.parametrize(
+    ("devices", "of_a_rack"), [(8, 72), (64, 72), (256, 64), (100, 50), (97, 72)]
+)
+def test_a_job_takes_as_many_devices_of_every_rack(devices: int, of_a_rack: int) -> None:
+    """Else groups of 64 would cross the racks of 72."""
+    found = case(
+        gpu="GB200", n_gpus=devices, dp=devices, tp=1, pp=1, global_batch=devices, micro_batch=1
+    )
+    assert found.cluster.devices_per_node == of_a_rack
+    assert found.cluster.devices >= devices
+
+
+@pytest.mark.parametrize(
     ("text", "name"),
     [
         ("A100", "a100-80"),

@@ -39,6 +39,7 @@ READERS: dict[str, Callable[[Keys], dict[str, Any]]] = {
     "qwen2_moe": experts.qwen2_moe,
     "qwen3_moe": experts.qwen3_moe,
     "deepseek_v3": experts.deepseek_v3,
+    "gpt_oss": experts.gpt_oss,
     "bert": encoders.bert,
     "roberta": encoders.roberta,
     "vit": encoders.vit,

@@ -10,6 +10,7 @@
 |             | num_local_experts      |                       |                                 |
 | deepseek_v3 | n_routed_experts or    | moe_intermediate_size | from first_k_dense_replace (3)  |
 |             | num_local_experts      |                       | on                              |
+| gpt_oss     | num_local_experts      | intermediate_size     | all                             |
 
 Each token passes num_experts_per_tok of them. Other layers have an MLP of intermediate_size.
 qwen2_moe passes every token through a shared
@@ -24,6 +25,9 @@ qk_nope_head_dim + qk_rope_head_dim columns of a query and key head, v_head_dim 
 Its num_nextn_predict_layers (num_mtp_layers) are not built by transformers, so head.mtp_layers
 stays 0; to plan their training, save the model and set head.mtp_layers in the document.
 The router's correction bias is a buffer, no parameter.
+
+gpt_oss has a bias on every matrix (attention_bias for those of attention), router and experts
+included, and a sink per head. Class defaults: num_key_value_heads 8, head_dim 64, rope_theta 1.5e5.
 Source: configuration and modeling files of transformers 5.23.0.
 """
 
@@ -87,6 +91,27 @@ def deepseek_v3(keys: Keys) -> Fields:
         for i in range(shape.layers)
     ]
     return decoder(keys, "deepseek_v3", shape, layers, max_positions=4096)
+
+
+def gpt_oss(keys: Keys) -> Fields:
+    """gpt-oss: sinks, windows on every second layer, biases on routers and experts."""
+    shape = Shape(keys)
+    bias = keys.flag("attention_bias", True)
+    attention = grouped(
+        keys, shape, kv_heads=8, head_dim=64, qkv=bias, output=bias, theta=150_000.0
+    )
+    expert = mlp(shape.ffn, keys.activation("hidden_act", "silu"), gated=True, bias=True)
+    sparse = {
+        "experts": keys.size("num_local_experts"),
+        "per_token": keys.size("num_experts_per_tok"),
+        "expert": expert,
+        "router_bias": True,
+    }
+    layers = [
+        {"attention": {**attention, "window": window, "sinks": True}, "feed_forward": sparse}
+        for window in windows.alternate(keys, shape.layers, missing=128)
+    ]
+    return decoder(keys, "gpt_oss", shape, layers, max_positions=131_072, norm_eps=1e-5)
 
 
 def _routed(keys: Keys, *spellings: str, ffn: int) -> Fields:

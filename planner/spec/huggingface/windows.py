@@ -8,6 +8,7 @@ By model_type, with what a missing key means:
                              layer_types names, else from max_window_layers (28) on
     qwen2_moe                the same, else on layers 0, 2, 4 ... before max_window_layers
     gemma2                   sliding_window (4096) on the layers of layer_types, else 0, 2, 4 ...
+    gpt_oss                  sliding_window (128), the same
     gemma3                   the same, else all but each sliding_window_pattern-th (6)
 """
 
@@ -41,9 +42,9 @@ def qwen(keys: Keys, layers: int, *, alternating: bool = False) -> list[int | No
     return _of_types(keys, types(keys, layers, slides)) if used else [None] * layers
 
 
-def alternate(keys: Keys, layers: int) -> list[int | None]:
-    """Windows of Gemma 2: every second layer sees all."""
-    return _of_types(keys, types(keys, layers, lambda i: i % 2 == 0))
+def alternate(keys: Keys, layers: int, missing: int = 4096) -> list[int | None]:
+    """Windows of Gemma 2 and gpt-oss: every second layer sees all."""
+    return _of_types(keys, types(keys, layers, lambda i: i % 2 == 0), missing)
 
 
 def types(keys: Keys, layers: int, slides: Callable[[int], bool]) -> list[str]:
@@ -63,6 +64,6 @@ def types(keys: Keys, layers: int, slides: Callable[[int], bool]) -> list[str]:
     return [FULL] * layers
 
 
-def _of_types(keys: Keys, layer_types: list[str]) -> list[int | None]:
-    window = keys.size("sliding_window", missing=4096, null=None)
+def _of_types(keys: Keys, layer_types: list[str], missing: int = 4096) -> list[int | None]:
+    window = keys.size("sliding_window", missing=missing, null=None)
     return [window if name == SLIDING else None for name in layer_types]

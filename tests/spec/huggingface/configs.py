@@ -68,6 +68,7 @@ DEEPSEEK = llama_like(
     v_head_dim=9,
     **ROUTED,
 )
+GPT_OSS = llama_like("gpt_oss", num_local_experts=6, num_experts_per_tok=2)
 BERT = llama_like("bert")
 ROBERTA = llama_like("roberta")
 VIT = {key: value for key, value in llama_like("vit").items() if key != "vocab_size"}
@@ -98,6 +99,7 @@ ALL = [
     QWEN2_MOE,
     QWEN3_MOE,
     DEEPSEEK,
+    GPT_OSS,
     BERT,
     ROBERTA,
     VIT,
@@ -106,7 +108,7 @@ ALL = [
     MARIAN,
     WHISPER,
 ]
-DECODERS = ALL[:15]
+DECODERS = ALL[:16]
 
 
 def name_of(data: object) -> str:

@@ -5,6 +5,7 @@ import pytest
 from planner.spec.layer import MLP, Experts, Latent
 from tests.spec.huggingface.configs import (
     DEEPSEEK,
+    GPT_OSS,
     MIXTRAL,
     QWEN2_MOE,
     QWEN3_MOE,
@@ -69,6 +70,23 @@ def test_dense_and_sparse_layers(data):
     assert sparse(both) == [False, False, False, True]
     assert both.main.kinds[0].feed_forward == MLP(ffn=176, gated=True, activation="silu")
     assert read(four, mlp_only_layers=None) == read(four)
+
+
+def test_gpt_oss():
+    model = read(GPT_OSS, num_hidden_layers=3)
+    assert [model.main.kinds[kind].attention.window for kind in model.main.order] == [
+        128,
+        None,
+        128,
+    ]
+    attention, feed = model.main.kinds[0].attention, model.main.kinds[0].feed_forward
+    assert attention.sinks
+    assert attention.q_bias
+    assert attention.o_bias
+    assert (attention.kv_heads, attention.head_dim) == (8, 64)
+    assert feed.router_bias
+    assert feed.expert.bias
+    assert not read(GPT_OSS, attention_bias=False).main.kinds[0].attention.q_bias
 
 
 def test_deepseek_v3():

@@ -1,0 +1,138 @@
+"""Parts of a block: what of the graph of an embedding, a layer or the head its cost is made of.
+
+Operators and collectives in their order; those that recomputation runs again, and the bytes kept
+in each of its modes (planner.graph.recompute); the widest activation gradient of its backward;
+parameters, those that every tp rank holds alike and those of experts apart.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+
+import networkx as nx
+import numpy as np
+
+from planner.cost.column import larger
+from planner.graph import elements, recompute, transformer
+from planner.graph.attention import CORE_KINDS
+from planner.graph.operator import Block, Collective, LayerKind, Node, Operator
+from planner.graph.view import RankView
+from planner.spec.model import ModelSpec
+from planner.spec.runtime import SelectiveRule
+
+GROUPED = "grouped_linear"
+"""The kind of the products of experts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What of a block's graph its cost is made of."""
+
+    operators: tuple[Operator, ...]
+    collectives: tuple[Collective, ...]
+    again: tuple[Node, ...]
+    again_selective: tuple[Node, ...]
+    saved: tuple[int, int, int]
+    gathered_bytes: int
+    widest_bytes: int
+    weight_gradient_bytes: int
+    parameters: int
+    replicated_parameters: int
+    expert_parameters: int
+
+    @classmethod
+    def of(
+        cls,
+        graph: nx.DiGraph,
+        model: ModelSpec,
+        view: RankView,
+        stops_early: bool,
+        rule: SelectiveRule,
+    ) -> "Parts":
+        """Read a block's graph. rule: what selective recomputation makes again."""
+        operators = tuple(transformer.operators(graph))
+        collectives = tuple(transformer.collectives(graph))
+        inputs, size = recompute.input_bytes(model, view), view.element_bytes
+        none, selective, full = (
+            recompute.saved_bytes(graph, mode, inputs, view, rule)
+            for mode in ("none", "selective", "full")
+        )
+        gathered = [
+            node.message_bytes
+            for node in collectives
+            if (node.op, node.axis, node.phase) == ("all_gather", "tp", "forward")
+        ]
+        return cls(
+            operators=operators,
+            collectives=collectives,
+            again=tuple(recompute.run_again(graph, "full", stops_early)),
+            again_selective=tuple(recompute.run_again(graph, "selective", stops_early, rule)),
+            saved=(none, selective, full),
+            gathered_bytes=sum(gathered),
+            widest_bytes=reduce(larger, (widest_bytes(op, size) for op in operators), 0),
+            weight_gradient_bytes=reduce(larger, (op.parameters for op in operators), 0) * size,
+            parameters=sum(op.parameters for op in operators),
+            replicated_parameters=sum(op.parameters for op in operators if op.replicated),
+            expert_parameters=sum(op.parameters for op in operators if op.expert),
+        )
+
+    @property
+    def experts(self) -> int:
+        """Experts of the layer that this rank holds."""
+        groups = (dict(op.dims)["groups"] for op in self.operators if op.kind == GROUPED)
+        held: int = next(groups, 0)
+        return held
+
+    def ungathered_bytes(self, tp: int) -> float:
+        """Bytes less where only a rank's own part of what tp gathers is kept."""
+        return self.gathered_bytes * (1 - 1 / tp)
+
+
+def widest_bytes(operator: Operator, size: int) -> int:
+    """Bytes of the largest activation gradient that an operator's backward makes; the loss
+    computes in fp32 at least."""
+    dims = dict(operator.dims)
+    if operator.kind in ("linear", GROUPED, "convolution"):
+        wide: int = larger(dims["k"], dims["n"])
+        return dims["m"] * wide * size
+    if operator.kind in CORE_KINDS:
+        rows: int = dims["batch"] * larger(dims["seq"], dims.get("keys", 0))
+        return rows * (dims["heads"] + 2 * dims["kv_heads"]) * dims["head_dim"] * size
+    if operator.kind in ("cross_entropy", "parallel_cross_entropy"):
+        return dims["rows"] * dims["vocab"] * max(size, elements.FP32_BYTES)
+    if operator.kind == "relative_bias":
+        return dims["heads"] * dims["pairs"] * size
+    return dims["rows"] * dims.get("width", 1) * size
+
+
+class BlockGraphs:
+    """The graphs of a model's blocks by view, built once however often they are costed."""
+
+    def __init__(self, model: ModelSpec):
+        self.model = model
+        self.parts = lru_cache(maxsize=8192)(self._parts)
+
+    def graph(self, block: Block, view: RankView) -> nx.DiGraph:
+        """The block's operators and collectives on one rank."""
+        if block == "head":
+            return transformer.head_graph(self.model, view, holds_embedding=False)
+        if isinstance(block, LayerKind):
+            return transformer.layer_graph(self.model, view, "layer.", *block)
+        stacks = range(len(self.model.stacks))
+        parts = [transformer.embedding_graph(self.model, view, index) for index in stacks]
+        if self.model.encoder is not None:
+            parts.append(transformer.encoder_end_graph(self.model, view))
+        return nx.compose_all(parts)
+
+    def parts_of(
+        self, block: Block, view: RankView, stops_early: bool, selective: SelectiveRule
+    ) -> Parts:
+        """The parts of a block; those of a column of views are made anew."""
+        columns = any(isinstance(n, np.ndarray) for n in (view.batch, view.cp, view.ep, view.etp))
+        made = self._parts if columns else self.parts
+        return made(block, view, stops_early, selective)
+
+    def _parts(
+        self, block: Block, view: RankView, stops_early: bool, selective: SelectiveRule
+    ) -> Parts:
+        rule = selective if isinstance(block, LayerKind) else "core"
+        return Parts.of(self.graph(block, view), self.model, view, stops_early, rule)

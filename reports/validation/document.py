@@ -1,0 +1,294 @@
+"""The document of the study: docs/validation.md, its tables and what misses its target."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from planner.spec import catalog
+from reports.validation.baselines import NAMES
+from reports.validation.elsewhere import Elsewhere
+from reports.validation.judged import Judged
+
+Row = dict[str, Any]
+
+HEAD = """# Validation
+
+Written by `make validation`; do not edit. Measured runs are those of `planner/catalog/runs`.
+
+Every time below is predicted by constants that were fitted **without** the rows it is judged on:
+whole groups are left out (after the semicolon: what is left out together). Beside it stand two
+trivial baselines, fitted without the group too: a constant FLOP/s, and FLOPs with the pipeline's
+bubble. Order: pairs of layouts of one question (source, model, devices, batch, sequence) that
+differ by more than 2 %. Regret: what is lost by taking the predicted best of those not at risk
+(peak below 88 % of the memory). Band: how often the measured step lies in the 80 % band that the
+other groups set.
+
+What held out does not mean here: only the constants are fitted without the judged rows. The
+structure of the model was chosen while looking at the errors on all of these rows, held-out ones
+included: the side on which nanotron's split puts a layer and what it keeps in memory; that NeMo
+hides transfers between chunks; the exponent of the corner between host and device (4, 8 and 16
+were tried on vTrain, held out); the penalty for head sizes that are no multiple of 8 (by hand, on
+BLOOM); which constants are fitted, and on which Ultra-Scale rows (three choices were tried);
+untied tables for the 3B model (both were tried); 88 % as the limit of risk; 1 % as the spread of
+replicas (0 to 8 % were tried, in sample). A kernel that adds the gradients of every microbatch was
+tried and left out: held out, it made Ultra-Scale worse (5.2 %) and BLOOM a little better (3.9 %).
+Products take 256 elements of k to fill their pipeline (planner.cost.matmul) because 64 gave vTrain
+6.8 % median, 94.0 % of pairs, 3.3 % regret, and 128 6.4 %, 94.1 %, 3.3 %, held out. A vocabulary of
+50,257 that no tensor cores like, three times slower where it is not divided, was tried beside it
+and left out: vTrain 6.7 %, 93.0 %, 3.5 %.
+How ten runs move a calibration was chosen on the very pairs that judge it: about 60 rules were
+screened on them for a version that is lost, before the one below (planner.search.own_runs) was
+written down from its principle and tried in two forms, with the noise of the start and, better on
+one pair, with a share of it that the runs choose; the second stands.
+So these errors flatter; rows kept aside elsewhere judge. A question (order, regret) is also
+narrower than (model, devices, batch): sequence length and device kind are held equal, decided after
+the wider one gave LLM-foundry 90.5 % of pairs (two wrong pairs, both across two kinds of device)
+and, in another run, a regret of 69 % between sequence lengths. With the narrower one LLM-foundry
+and NeMo have no question of two layouts; a second table has the wider one.
+
+"""
+
+
+ELSEWHERE = """
+## Elsewhere: runs that no calibration is fitted on
+
+Public rows found on 2026-11-29, after everything else was built: LLM-foundry on H100
+(mosaicml/llm-foundry), torchtitan on A100, H100 and H200 (pytorch/torchtitan) and the releases
+25.09 to 26.02 of Megatron-Bridge on H100, B200, B300, GB200 and GB300 (its performance summary),
+predicted as they are with the nearest calibration.
+
+Blind, on the day they were found: LLM-foundry 22.5 % median (all too fast, up to 45 % where
+sequences are long); torchtitan 6.6 % on 9 rows (the H100 of 96 GB had no FLOP/s in the catalog),
+its only measured peaks 156 % too high; Megatron-Bridge 28.0 % median, 53.1 % mean, 52 % of 69
+rows in the band, dense models within about 10 %. The rest was physics that was missing and is in
+the model since, so this table is no longer blind: attention kernels written for A100 reach a
+smaller share of an H100 (a ratio that two papers print; 0.46 of the first paper alone was tried
+too); racks of 72 lend 64 devices each to a job (mixtures whose experts fill a rack were predicted
+three times too slow); NeMo's full sharding gathers ahead; experts cost their host time each (the
+one number that was chosen on these rows, 0.5 ms); operands are cast to fp8; NeMo sends a token to
+a node once, not once for each expert there (DeepSeek-V3 and Qwen3-235B on H100 were up to 50 %
+too slow); torchtitan's selective recomputation keeps every second product. gpt-oss came into the
+catalog last, its rows changed nothing (7 to 42 % too fast).
+
+What is left: NVFP4 is predicted as fp8 (20 to 36 % too slow); Qwen3-30B without dropping on H100,
+where release 26.02 is half as fast as 25.11, took two to three times what is predicted, which
+nothing in its rows explains; torchtitan without torch.compile, about 15 % slower than with it, is
+told apart by a note only; small microbatches under FSDP on H100 (13b, 2 sequences) are 20 %
+slower than predicted, perhaps because gathering takes multiprocessors.
+
+"""
+
+
+def document(
+    judged: Sequence[Judged],
+    memory: dict[str, Row],
+    transfers: Sequence[Row],
+    apart: Sequence[Elsewhere],
+    draws: int,
+) -> str:
+    """The whole text. draws: how often ten runs were drawn."""
+    parts = [
+        HEAD,
+        "## Step time, held out\n\n",
+        _table([_time_row(each) for each in judged]),
+        "\n![predicted over measured step time](figures/validation-time.svg)\n",
+        "\n## Order and regret, held out\n\n",
+        _table([row for each in judged if (row := _order_row(each))["questions"]]),
+        "\nThe same where a question is (model, devices, batch) only, whatever the sequence length "
+        "and the kind of device:\n\n",
+        _table([row for each in judged if (row := _wide_row(each))["questions"]]),
+        "\n## Peak memory and failures\n\n",
+        _table([_memory_row(name, row) for name, row in memory.items()]),
+        "\nTargets: median 8 %, balanced accuracy 92 %. The safe side is the prediction times the "
+        "99th percentile of the other groups' held-out ratios; the column says how often a "
+        "measured peak is more than 5 % above it. Chance: the mean probability to run out of "
+        "memory that the same ratios give, of the runs that failed and of those that ran; only "
+        "the latter can be measured, so the ratios are those of runs that fitted.\n",
+        "\n![predicted over measured peak](figures/validation-memory.svg)\n",
+        "\n## Ten runs of a new cluster\n\n",
+        "The constants of the known rows, before and after ten runs of the new cluster; the error "
+        f"is that of its other rows, the median of {draws} draws. Target: within 1.5 of in "
+        "sample. How far constants may move comes from how they differ between the catalog's "
+        "calibrations, without that of the pair judged, and from the ten runs "
+        "(planner/search/own_runs.py); the noise from the error of the known rows, held out.\n\n",
+        _table([_transfer_row(row) for row in transfers]),
+        ELSEWHERE,
+        _table([_elsewhere_row(each) for each in apart]),
+        "\n## The catalog's calibrations\n\n",
+        _table(_calibration_rows()),
+        "\n## What falls short\n\n",
+        *(f"- {line}\n" for line in _short(judged, memory, transfers)),
+    ]
+    return "".join(parts)
+
+
+def _time_row(each: Judged) -> Row:
+    row, target = each.row, each.split.targets[0]
+    return {
+        "rows; left out": each.split.title,
+        "runs": len(each.outcomes),
+        "groups": each.groups,
+        "median": _percent(row["median_ape"]),
+        "target": "" if target is None else _percent(target),
+        "mean": _percent(row["mean_ape"]),
+        "p90": _percent(row["p90_ape"]),
+        "bias": _percent(row["bias"]),
+        "in band": _percent(row["coverage"]),
+        "constant": _percent(row["constant"]["median_ape"]),
+        "bubble": _percent(row["flops_bubble"]["median_ape"]),
+    }
+
+
+def _order_row(each: Judged) -> Row:
+    row, (_, pairs, regret) = each.row, each.split.targets
+    return {
+        "rows; left out": each.split.title,
+        "questions": row["groups"],
+        "pairs": _percent(row["pairwise"]),
+        "target pairs": _percent(pairs),
+        "regret": _percent(row["mean_regret"]),
+        "target regret": _percent(regret),
+        "largest": _percent(row["max_regret"]),
+        "constant: pairs": _percent(row["constant"]["pairwise"]),
+        "constant: regret": _percent(row["constant"]["mean_regret"]),
+        "bubble: pairs": _percent(row["flops_bubble"]["pairwise"]),
+        "bubble: regret": _percent(row["flops_bubble"]["mean_regret"]),
+    }
+
+
+def _wide_row(each: Judged) -> Row:
+    row, (_, pairs, regret) = each.row["wide"], each.split.targets
+    return {
+        "rows; left out": each.split.title,
+        "questions": row["groups"],
+        "pairs": _percent(row["pairwise"]),
+        "target pairs": _percent(pairs),
+        "regret": _percent(row["mean_regret"]),
+        "target regret": _percent(regret),
+        "largest": _percent(row["max_regret"]),
+    }
+
+
+def _memory_row(name: str, row: Row) -> Row:
+    return {
+        "rows; left out": name,
+        "runs": row["runs"],
+        "median": _percent(row["median_ape"]),
+        "mean": _percent(row["mean_ape"]),
+        "p90": _percent(row["p90_ape"]),
+        "bias": _percent(row["bias"]),
+        "in band": _percent(row["coverage"]),
+        "above the safe side": _percent(row["safe_below"]),
+        "recall": _percent(row["recall"]),
+        "precision": _percent(row["precision"]),
+        "balanced accuracy": _percent(row["balanced_accuracy"]),
+        "chance: failed": _percent(row["chance_failed"]),
+        "chance: ran": _percent(row["chance_ran"]),
+    }
+
+
+def _transfer_row(row: Row) -> Row:
+    return {
+        "new cluster": row["new cluster"],
+        "runs": row["runs"],
+        "before": _percent(row["before"]),
+        "after ten": _percent(row["after"]),
+        "worst draw": _percent(row["worst"]),
+        "in sample": _percent(row["in_sample"]),
+        "ratio": f"{row['ratio']:.2f}",
+    }
+
+
+def _elsewhere_row(each: Elsewhere) -> Row:
+    found = each.found.metrics()
+    row, peaks, others = found["time"], found["memory"], found["baselines"]
+    return {
+        "rows": each.title,
+        "runs": len(each.found.outcomes),
+        "median": _percent(row["median_ape"]),
+        "mean": _percent(row["mean_ape"]),
+        "p90": _percent(row["p90_ape"]),
+        "bias": _percent(row["bias"]),
+        "in band": _percent(row["coverage"]),
+        "peak memory": _percent(peaks["median_ape"]),
+        "constant": _percent(others["constant"]["median_ape"]),
+        "bubble": _percent(others["flops_bubble"]["median_ape"]),
+    }
+
+
+def _calibration_rows() -> list[Row]:
+    found = []
+    for name in catalog.list_calibrations():
+        device, _, software = name.partition("--")
+        made = catalog.find_calibration(catalog.find_accelerator(device), software)
+        assert made is not None
+        found.append(
+            {
+                "calibration": name,
+                "runs": made.runs,
+                "constants": len(made.constants),
+                "held-out median": _percent(made.median_error),
+                "band": f"{made.time_low:.2f}-{made.time_high:.2f}",
+                "coverage": _percent(made.coverage),
+                "rows": f"`{made.where}`" if made.where else "all",
+                "left out": made.groups,
+            }
+        )
+    return found
+
+
+def _short(judged: Sequence[Judged], memory: dict[str, Row], transfers: Sequence[Row]) -> list[str]:
+    """Every figure that misses its target, with what is known of the cause."""
+    found = []
+    for each in judged:
+        row, targets = each.row, each.split.targets
+        got = row["median_ape"], row["pairwise"], row["mean_regret"]
+        names = ("median error", "pairs in order", "mean regret")
+        for name, value, target, sign in zip(names, got, targets, (1, -1, 1), strict=True):
+            if target is not None and value is not None and sign * value > sign * target:
+                why = f": {each.split.why}" if each.split.why else ""
+                missed = f"{_percent(value)} {name}, target {_percent(target)}"
+                found.append(f"{each.split.title}: {missed}{why}.")
+        if each.row["pairwise"] is None and row["wide"]["groups"]:
+            found += _wide_misses(each)
+        if not 0.75 <= row["coverage"] <= 0.85:
+            found.append(f"{each.split.title}: the band covers {_percent(row['coverage'])}.")
+        for name in NAMES:
+            other = row[name]["median_ape"]
+            if other is not None and other < row["median_ape"]:
+                found.append(f"{each.split.title}: the baseline {name} has {_percent(other)}.")
+    for name, row in memory.items():
+        if row["median_ape"] > 0.08:
+            found.append(f"Memory of {name}: {_percent(row['median_ape'])}, target 8.0 %.")
+        if row["safe_below"] > 0.01:
+            beyond = _percent(row["safe_below"])
+            found.append(f"Memory of {name}: {beyond} of the peaks are beyond the safe side.")
+    found += [
+        f"{row['new cluster']}: {row['ratio']:.2f} times the in-sample error after ten runs"
+        f"{row['why']}."
+        for row in transfers
+        if row["ratio"] > 1.5
+    ]
+    return found or ["Nothing."]
+
+
+def _wide_misses(each: Judged) -> list[str]:
+    """Where only the wide question has several layouts, its figures meet the targets or do not."""
+    wide, (_, pairs, regret) = each.row["wide"], each.split.targets
+    found = []
+    if pairs is not None and wide["pairwise"] is not None and wide["pairwise"] < pairs:
+        found.append(f"{_percent(wide['pairwise'])} pairs in order, target {_percent(pairs)}")
+    if regret is not None and wide["mean_regret"] > regret:
+        found.append(f"{_percent(wide['mean_regret'])} mean regret, target {_percent(regret)}")
+    return [f"{each.split.title}, per (model, devices, batch): {miss}." for miss in found]
+
+
+def _table(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    lines += ["| " + " | ".join(str(cell) for cell in row.values()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
