@@ -39,9 +39,10 @@ from planner.spec.layer import Experts
 
 @dataclass(frozen=True, slots=True)
 class ExpertBytes:
-    """The sizes above, and of the rest of the layer: the stream, its widest activation gradient and
-    largest weight gradient, what its shared MLP keeps, and whether gradients of the rest are there
-    before those of experts. parameters, rest_parameters: elements, of experts and of the rest."""
+    """The sizes above, and of the rest of the layer: the stream (and that of all tp ranks), its
+    widest activation gradient and largest weight gradient, what its shared MLP keeps, and whether
+    gradients of the rest are there before those of experts. parameters, rest_parameters:
+    elements, of experts and of the rest."""
 
     sent: int
     gathered: int
@@ -51,6 +52,7 @@ class ExpertBytes:
     exchanged: bool
     divided: bool
     stream: int
+    gathered_stream: int
     widest: int
     rest_weight: int
     shared: int
@@ -66,6 +68,12 @@ class ExpertBytes:
         else:
             more = 2 * self.gathered + (2 * self.sent if self.exchanged else 0)
         return max(more - self.sent - self.shared, self.sent, 2 * self.widest)
+
+    @property
+    def second(self) -> float:
+        """The most of a forward that a backward runs again: besides, the stream before the norm,
+        the gradient of the layer's output, and that of the shared MLP's, which is gathered."""
+        return self.ahead + 2 * self.stream + self.gathered_stream * (self.shared > 0)
 
     @property
     def unkept(self) -> float:
@@ -116,6 +124,7 @@ def sizes(blocks: Blocks, kind: LayerKind, view: RankView, cost: BlockCost) -> E
         exchanged=view.ep > 1,
         divided=view.etp > 1,
         stream=view.outer_rows * model.hidden * size,
+        gathered_stream=view.rows * model.hidden * size,
         widest=max(widest_bytes(op, size) for op in rest if op.kind not in ("permute", "combine")),
         rest_weight=max(op.parameters for op in rest) * size,
         shared=sum(op.saved_bytes for op in rest if ".shared." in op.name),

@@ -169,7 +169,7 @@ def _layer(
         own_ahead, own_behind = (0, 0) if alone else (ahead, behind)
         units = own_ahead * passing.parameters + ahead * passing.rest_parameters
         forward = units + (passing.unkept if mode == "full" else passing.ahead)
-        second = units + passing.ahead + passing.stream if mode == "full" else 0.0
+        second = units + passing.second if mode == "full" else 0.0
         gradients = own_behind - own_ahead, ahead, behind - ahead
         return forward, again + max(second, passing.behind(own_ahead, *gradients))
     forward = (UNKEPT if mode == "full" else KEPT_WIDE) * cost.widest_bytes
