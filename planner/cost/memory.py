@@ -110,10 +110,20 @@ def state_bytes(tables: BlockTables) -> Floats:
     return whole
 
 
-def passing_bytes(tables: BlockTables) -> Floats:
-    """What it holds beside for its microbatches, however its states are kept, [N, S]."""
-    passing = _passing(tables)
-    return passing.kept + passing.again + passing.logits + passing.buffers
+def least_passing_bytes(tables: BlockTables) -> Floats:
+    """What it holds at least for its microbatches, however its states are kept, [N, S]: where no
+    layer recomputes, as the tables say, or all do as strongly as the runtime can."""
+    always, layers, ends = passing_parts(tables)
+    candidates, mode = tables.candidates, tables.blocks.runtime.recompute[-1]
+    shape = candidates.schedule, candidates.pp, candidates.microbatches, candidates.vpp
+    ranks = candidates.ranks_of_columns
+    held, held_ends = in_flight(*shape)[:, ranks], ends_in_flight(*shape)[:, ranks]
+    least: Floats = held * layers
+    if (kept := KEPT.get(mode)) is not None:
+        less = tables.over_layers("saved_bytes") - tables.over_layers(kept)
+        again = np.where(_any_layer(tables.layers), made_again(tables, mode), 0.0)
+        least = np.minimum(least, held * (layers - less) + again)
+    return always + least + held_ends * ends
 
 
 def peak_bytes(blocks: Blocks, tensors: Floats) -> Floats:
@@ -184,8 +194,9 @@ def _passing(tables: BlockTables) -> _Passing:
 
 
 def passing_parts(tables: BlockTables) -> tuple[Floats, Floats, Floats]:
-    """Of passing_bytes the part that is always there, that of each microbatch in flight and that of
-    each whose embedding or head is held, [N, S]; chunks of a rank hold equal numbers of layers."""
+    """Of what is held for microbatches the part that is always there, that of each in flight and
+    that of each whose embedding or head is held, [N, S]; chunks of a rank hold equal numbers of
+    layers."""
     layers, again = _per_microbatch(tables)
     if tables.candidates.pp > 1:
         layers = layers + 2 * _transfers(tables)

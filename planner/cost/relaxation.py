@@ -44,7 +44,7 @@ from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import wait_share
 from planner.cost.grids import KEEPING, PASSING, Grid, sums_over
-from planner.cost.memory import passing_bytes, peak_bytes, state_bytes
+from planner.cost.memory import least_passing_bytes, peak_bytes, state_bytes
 from planner.cost.stages import StageTimes, stage_times
 from planner.schedule.orders import SPLIT, V_SHAPED
 from planner.spec.runtime import Recompute
@@ -268,7 +268,6 @@ def with_columns(
 def least_bytes(blocks: Blocks, choices: Candidates) -> Floats:
     """A lower bound on the peak of the fullest stage of every row, [N]."""
     p = choices.pp
-    strongest = blocks.runtime.recompute[-1]
     if p == 1:
         kinds, ranks = blocks.kinds_before[-1][None], np.array([0])
     else:
@@ -281,11 +280,7 @@ def least_bytes(blocks: Blocks, choices: Candidates) -> Floats:
         ranks = np.repeat(ends, len(shares))
     # the states are the same whatever recomputes, so the least of both ways is of the microbatches
     passing, keeping = Grid.of(choices, PASSING), Grid.of(choices, KEEPING)
-    tables = BlockTables(blocks, with_columns(passing.rows, kinds, ranks, strongest))
-    least = passing_bytes(tables)
-    if strongest != "none":
-        plain = BlockTables(blocks, with_columns(passing.rows, kinds, ranks), tables)
-        least = np.minimum(least, passing_bytes(plain))
+    least = least_passing_bytes(BlockTables(blocks, with_columns(passing.rows, kinds, ranks)))
     states = state_bytes(BlockTables(blocks, with_columns(keeping.rows, kinds, ranks)))
     fullest = sums_over(np.minimum, states, keeping.index, least, passing.index)
     return peak_bytes(blocks, fullest)

@@ -115,16 +115,19 @@ def ends(problem: Problem, chosen: Chosen, first: int = 0) -> Floats:
 def action_ends(order: StaticOrder, table: Floats, hops: Floats) -> Floats:
     """End of every action, [A + 1, K] (the last row is 0: waiting for nothing). table: seconds
     [3, p, K] of forwards, backwards and weight gradients; hops: [p - 1]."""
-    seconds = table[order.kind, order.stage]
+    # seconds are looked up level by level in a table that stays in the cache
+    kinds, stages, plans = table.shape
+    seconds, own = table.reshape(kinds * stages, plans), order.kind * stages + order.stage
     latency = np.append(hops, 0.0)[order.hop][:, None]
     delayed = bool(latency.any())
-    end = np.zeros((len(seconds) + 1, table.shape[2]))
+    end = np.empty((len(own) + 1, plans))
+    end[-1] = 0.0
     for a, b in zip(order.begins[:-1], order.begins[1:], strict=True):
-        ready = end[order.remote[a:b]]
+        ready = end.take(order.remote[a:b], axis=0)
         if delayed:
             ready += latency[a:b]
-        np.maximum(ready, end[order.previous[a:b]], out=ready)
-        np.add(ready, seconds[a:b], out=end[a:b])
+        np.maximum(ready, end.take(order.previous[a:b], axis=0), out=ready)
+        np.add(ready, seconds.take(own[a:b], axis=0), out=end[a:b])
     return end
 
 
