@@ -30,8 +30,8 @@ HEAD_START_SECONDS = 2e-4
 class Transfer:
     """One collective of `message_bytes` (the full tensor) among the ranks of a group.
 
-    The message is rounded up to whole float32 elements per rank. burst: how many follow each
-    other in one lap, timed on the device; 0: one, on the host's clock (see lap).
+    The message is rounded up to whole float32 elements, per rank where it is dealt out. burst: how
+    many follow each other in one lap, timed on the device; 0: one, on the host's clock (see lap).
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class Transfer:
         self.peer = dist.get_global_rank(group, 1 - rank) if ranks == 2 else -1
         self.first = dist.get_global_rank(group, 0)
         share = max(1, -(-message_bytes // (4 * ranks)))
-        self.whole = torch.zeros(share * ranks, device=device)
+        dealt = op != "all_reduce"
+        self.whole = torch.zeros(share * ranks if dealt else -(-message_bytes // 4), device=device)
         inside = in_place and op in ("all_gather", "reduce_scatter")
         own = self.whole[rank * share : (rank + 1) * share]
         self.part = own if inside else torch.zeros(share, device=device)

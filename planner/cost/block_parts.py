@@ -68,7 +68,7 @@ class Parts:
             again_selective=tuple(recompute.run_again(graph, "selective", stops_early, rule)),
             saved=(none, selective, full),
             gathered_bytes=sum(gathered),
-            widest_bytes=reduce(larger, (_widest_bytes(op, size) for op in operators), 0),
+            widest_bytes=reduce(larger, (widest_bytes(op, size) for op in operators), 0),
             weight_gradient_bytes=reduce(larger, (op.parameters for op in operators), 0) * size,
             parameters=sum(op.parameters for op in operators),
             replicated_parameters=sum(op.parameters for op in operators if op.replicated),
@@ -87,7 +87,7 @@ class Parts:
         return self.gathered_bytes * (1 - 1 / tp)
 
 
-def _widest_bytes(operator: Operator, size: int) -> int:
+def widest_bytes(operator: Operator, size: int) -> int:
     """Bytes of the largest activation gradient that an operator's backward makes; the loss
     computes in fp32 at least."""
     dims = dict(operator.dims)

@@ -17,11 +17,13 @@ slack. Here the actions of one rank are followed, as the executor of this projec
                      B  layer      with the head's tensors gone: the layer made again, the largest
                                    weight gradient and the widest activation gradients, two of
                                    them where the MLP is gated
+                     F, B  layer with experts: planner.cost.expert_moments
                      B  embedding  with the layers' tensors gone: the table's gradient
                  ZeRO 2 and 3: the unit's gradients (B) and, with 3, its gathered weights besides
 
-Left out: scratch space inside a kernel, what the backend copies, what a split backward puts aside
-between I and W, and copies of tokens on their way to experts.
+What later layers of the stage keep is not there yet in a layer's forward, and no more in its
+backward. Left out: scratch space inside a kernel, what the backend copies, and what a split
+backward puts aside between I and W.
 """
 
 from collections.abc import Iterable
@@ -29,6 +31,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from planner.cost import expert_moments
 from planner.cost.blocks import BlockCost, Blocks
 from planner.cost.divisions import Division
 from planner.cost.stages import gradient_bytes
@@ -116,20 +119,25 @@ def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
     """Sizes of one stage of a plan."""
     own, layout, model = plan.stages[stage], plan.layout, plan.model
     division = Division.of(layout)
+    kinds = [LayerKind(*model.order[own.first_layer + i]) for i in range(len(own.layers))]
+    costs = [blocks.cost(kind, division) for kind in kinds]
     layers = [
-        (blocks.cost(LayerKind(*model.order[own.first_layer + i]), division), choice.recompute)
-        for i, choice in enumerate(own.layers)
+        (kind, cost, choice.recompute)
+        for kind, cost, choice in zip(kinds, costs, own.layers, strict=True)
     ]
     first, last = stage == 0, stage == len(plan.stages) - 1
     embedding, head = (blocks.cost(name, division) for name in ("embedding", "head"))
-    in_layers = sum(getattr(cost, KEPT[mode]) for cost, mode in layers)
+    kept = [getattr(cost, KEPT[mode]) for _, cost, mode in layers]
+    in_layers = sum(kept)
     ends = (embedding.saved_bytes if first else 0.0) + (head.saved_bytes if last else 0.0)
     hop = hop_bytes(blocks, plan)
     ahead, behind = _unit(blocks, plan)
-    forward = [_layer_forward(cost, mode) + ahead * cost.parameters for cost, mode in layers]
-    backward = [
-        _layer_backward(blocks, cost, mode) + behind * cost.parameters for cost, mode in layers
-    ]
+    passing = [_layer(blocks, plan, *each) for each in layers]
+    # what later layers keep is not there yet, or no more
+    later = [sum(kept[i + 1 :]) for i in range(len(kept))]
+    forward, backward = (
+        [each[way] - less for each, less in zip(passing, later, strict=True)] for way in (0, 1)
+    )
     logits_ahead, logits_back = _logits(blocks, head, layout.tp)
     if last:
         forward.append(logits_ahead + ahead * head.parameters)
@@ -143,6 +151,36 @@ def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
         sent=0.0 if last else hop,
         forward=max(forward, default=0.0) + (0.0 if first else 2 * hop),
         backward=max(backward, default=0.0) + (0.0 if last else 2 * hop),
+    )
+
+
+def _layer(
+    blocks: Blocks, plan: Plan, kind: LayerKind, cost: BlockCost, mode: Recompute
+) -> tuple[float, float]:
+    """What passes in the forward and in the backward of one layer."""
+    ahead, behind = _unit(blocks, plan)
+    # a checkpoint is the input of the layer that is made again
+    again = 0.0 if mode == "none" else cost.saved_bytes - getattr(cost, KEPT[mode])
+    if blocks.has_experts(kind):
+        layout = plan.layout
+        shape = layout.tp, layout.micro_batch, layout.cp, layout.ep, layout.etp, layout.cp_style
+        passing = expert_moments.sizes(blocks, kind, blocks.view(*shape), cost)
+        alone = layout.dp * layout.cp * layout.tp == layout.ep * layout.etp
+        own_ahead, own_behind = (0, 0) if alone else (ahead, behind)
+        units = own_ahead * passing.parameters + ahead * passing.rest_parameters
+        forward = units + (passing.unkept if mode == "full" else passing.ahead)
+        second = units + passing.ahead + passing.stream if mode == "full" else 0.0
+        gradients = own_behind - own_ahead, ahead, behind - ahead
+        return forward, again + max(second, passing.behind(own_ahead, *gradients))
+    forward = (UNKEPT if mode == "full" else KEPT_WIDE) * cost.widest_bytes
+    backward = (1 + _gated(blocks)) * cost.widest_bytes + cost.weight_gradient_bytes
+    return forward + ahead * cost.parameters, again + backward + behind * cost.parameters
+
+
+def _gated(blocks: Blocks) -> bool:
+    feeds = [kind.feed_forward for stack in blocks.model.stacks for kind in stack.kinds]
+    return any(feed.gated for feed in feeds if isinstance(feed, MLP)) or any(
+        isinstance(feed, Experts) for feed in feeds
     )
 
 
@@ -168,16 +206,3 @@ def _logits(blocks: Blocks, head: BlockCost, tp: int) -> tuple[float, float]:
     copied = wide if size < wide or tp > 1 else 0
     gradient = size if tp > 1 else 2 * wide
     return logits * (size + copied), logits * gradient
-
-
-def _layer_forward(cost: BlockCost, mode: Recompute) -> float:
-    return (UNKEPT if mode == "full" else KEPT_WIDE) * cost.widest_bytes
-
-
-def _layer_backward(blocks: Blocks, cost: BlockCost, mode: Recompute) -> float:
-    # a checkpoint is the input of the layer that is made again
-    again = 0.0 if mode == "none" else cost.saved_bytes - getattr(cost, KEPT[mode])
-    feeds = [kind.feed_forward for stack in blocks.model.stacks for kind in stack.kinds]
-    gated = any(feed.gated for feed in feeds if isinstance(feed, MLP))
-    gated = gated or any(isinstance(feed, Experts) for feed in feeds)
-    return again + (1 + gated) * cost.widest_bytes + cost.weight_gradient_bytes
