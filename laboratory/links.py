@@ -22,6 +22,8 @@ OPS: tuple[CollectiveOp, ...] = (
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = (KIB, 32 * KIB, 128 * KIB, 512 * KIB, 2 * MIB)
 """Chosen around the activations of the experiment's model; else times follow straight lines."""
+ONE_NUMBER = 4
+"""Bytes; what ends the gradient norm has no parts to deal out and takes fewer turns on a ring."""
 WHOLE: dict[CollectiveOp, tuple[int, ...]] = {
     "all_reduce": (8 * MIB, 24 * MIB),
     "all_gather": (8 * MIB,),
@@ -42,12 +44,16 @@ def requests(topology: Topology) -> list[CollectiveRequest]:
             several = ranks // size
             for groups in sorted({1, several}):
                 found.append((size, groups, stride))
+    norm = CollectiveRequest("all_reduce", ranks, 1, ONE_NUMBER)
     return [
-        CollectiveRequest(op, size, groups, message, stride)
-        for size, groups, stride in found
-        for op in OPS
-        for message in (*SIZES, *WHOLE.get(op, ()))
-        if op != "send_recv" or size == 2
+        norm,
+        *(
+            CollectiveRequest(op, size, groups, message, stride)
+            for size, groups, stride in found
+            for op in OPS
+            for message in (*SIZES, *WHOLE.get(op, ()))
+            if op != "send_recv" or size == 2
+        ),
     ]
 
 

@@ -11,9 +11,10 @@ data-parallel groups do beside tensor-parallel ones. The sample is the mean of t
 fifths of the repeats; with several groups the slowest one of each repeat counts.
 
 On a network of its own (`lead_seconds`) links matter and not threads: all ranks enter at moments
-that they have agreed on, but that the receiver of a message is there a lead before its sender, and
-the time runs from the last entry. Ranks that share cores would enter apart after computing, which
-the slowdown of their computing says already. The sample is the median: no thread is awake there.
+that they have agreed on, one shortly after another (profiler.transfers), the receiver of a message
+a lead before its sender, and the time runs from the last entry. Ranks that share cores would enter
+apart after computing, which the slowdown of their computing says already. The sample is the median:
+no thread is awake there.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -25,13 +25,18 @@ WORK_PRODUCTS = 2
 collectives; chosen, not fitted, with the demo's tensor-parallel plans in view."""
 HEAD_START_SECONDS = 2e-4
 """How long a sender waits, so that its receiver is already there."""
+APART_SECONDS = 2e-3
+"""How far apart the ranks of a group enter on a network; assumed: as ranks that share cores end
+computing. Where all enter at once, gloo's words that ranks are ready may go before all data; where
+one is late, its word goes behind its data, and the directions of a link take turns (measured: two
+ranks at once take 9 to 18 ms for what one after another takes 18)."""
 
 
 class Transfer:
     """One collective of `message_bytes` (the full tensor) among the ranks of a group.
 
-    The message is rounded up to whole float32 elements per rank. burst: how many follow each
-    other in one lap, timed on the device; 0: one, on the host's clock (see lap).
+    The message is rounded up to whole float32 elements, per rank where it is dealt out. burst: how
+    many follow each other in one lap, timed on the device; 0: one, on the host's clock (see lap).
     """
 
     def __init__(
@@ -45,11 +50,12 @@ class Transfer:
         in_place: bool = False,
         burst: int = 0,
     ):
-        self.group, self.rank, self.device = group, rank, device
+        self.group, self.rank, self.ranks, self.device = group, rank, ranks, device
         self.peer = dist.get_global_rank(group, 1 - rank) if ranks == 2 else -1
         self.first = dist.get_global_rank(group, 0)
         share = max(1, -(-message_bytes // (4 * ranks)))
-        self.whole = torch.zeros(share * ranks, device=device)
+        dealt = op != "all_reduce"
+        self.whole = torch.zeros(share * ranks if dealt else -(-message_bytes // 4), device=device)
         inside = in_place and op in ("all_gather", "reduce_scatter")
         own = self.whole[rank * share : (rank + 1) * share]
         self.part = own if inside else torch.zeros(share, device=device)
@@ -92,10 +98,13 @@ class Transfer:
         synchronize(self.device)
         return start, time.perf_counter()
 
-    def lap_at(self, moment: float, lead_seconds: float) -> tuple[float, float]:
-        """A lap that begins at a moment of the machine's clock, a receiver's so much earlier."""
-        receives = self.begin == self._send_recv and not self.sends
-        until(moment - lead_seconds if receives else moment)
+    def lap_at(self, moment: float, lap: int, lead_seconds: float) -> tuple[float, float]:
+        """A lap that begins at a moment of the machine's clock, a receiver's so much earlier; the
+        ranks of a group enter one after another, each lap another one last."""
+        if self.begin != self._send_recv:
+            until(moment - APART_SECONDS * ((self.rank + lap) % self.ranks) / (self.ranks - 1))
+        else:
+            until(moment if self.sends else moment - lead_seconds)
         start = time.perf_counter()
         self.run()
         return start, time.perf_counter()
@@ -142,7 +151,7 @@ class Idle:
         """It takes no time."""
         return 0.0, 0.0
 
-    def lap_at(self, moment: float, lead_seconds: float) -> tuple[float, float]:
+    def lap_at(self, moment: float, lap: int, lead_seconds: float) -> tuple[float, float]:
         """Nor does it later."""
         return moment, moment
 

@@ -150,7 +150,7 @@ class Worker:
             return [self._lap(transfer, everyone) for _ in range(count)]
         period = SPACED * longest + lead_seconds
         begin = self._most(members, time.perf_counter()) + period
-        return [transfer.lap_at(begin + lap * period, lead_seconds) for lap in range(count)]
+        return [transfer.lap_at(begin + lap * period, lap, lead_seconds) for lap in range(count)]
 
     def _most(self, members: int, value: float) -> float:
         """The largest of what the first `members` ranks have."""

@@ -39,6 +39,18 @@ def test_packets_of_one_port_follow_each_other(sizes: list[int], latency: float)
         assert second - first >= size / RATE * (1 - 1e-6) - 1e-9
 
 
+def test_acknowledgements_pass_data() -> None:
+    """They carry no byte; a segment with data waits its turn."""
+    switch = Switch([], {(0, 1): Way(("a",), RATE, 0.0)})
+    header = bytearray(packet(1, 52))
+    header[9], header[20 + 12], header[20 + 13] = 6, 8 << 4, 0x10
+    before = time.perf_counter()
+    for each in (packet(1, 50_000), bytes(header), bytes(header) + b"x"):
+        switch._queue(switch.ways[0, 1], 1, each)
+    due = {len(each): moment - before for moment, _, _, each in switch.queue}
+    assert due[52] < 0.05 <= due[50_000] < due[53]
+
+
 def test_ports_that_nothing_shares_run_at_once() -> None:
     ways = {(0, 1): Way(("a",), RATE, 0.0), (2, 3): Way(("b",), RATE, 0.0)}
     switch = Switch([], ways)
