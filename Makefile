@@ -13,7 +13,7 @@ help:
 	@echo "make test       the default suite      make test-slow   the slow and timed tests"
 	@echo "make test-parity  hundreds of drawn plans equal one process, in fp64"
 	@echo "make test-gpu   tests on a CUDA device make check       ruff and mypy (strict)"
-	@echo "make bench      benchmarks             make goldens     rewrite tests/golden (review the diff)"
+	@echo "make bench      benchmarks             make goldens     rewrite kept answers (review the diff)"
 
 	@echo "make calibrations  fit the catalog's constants   make validation  docs/validation.md"
 	@echo "make planning   docs/planning.md             make scaling      planning time, docs/search.md"
@@ -55,6 +55,7 @@ bench: setup
 
 goldens: setup
 	$(BIN)/python -m tests.golden
+	$(BIN)/python -m tests.profiler.imports
 
 calibrations: setup
 	$(BIN)/python -m planner.search.calibrations
