@@ -114,7 +114,7 @@ def export(example: Example, place: str) -> tuple[Any, Captured]:
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # torch prints the graph it gave up on
             exported = torch.export.export(wrapper, example.args, example.kwargs, strict=False)
-    except Exception as error:
+    except Exception as error:  # the user's code runs inside, and torch has many errors of its own
         raise InputError(f"capture: {place} cannot be traced: {_told(error)}") from error
     return exported, wrapper
 

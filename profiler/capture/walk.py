@@ -223,7 +223,7 @@ def _check_tensors(node: Any, made: Any, path: str) -> None:
             )
         try:
             tensor.untyped_storage()
-        except NotImplementedError:
+        except NotImplementedError:  # so torch says that a tensor has no storage
             raise InputError(
                 f"{where}the result of {node.target} has no memory of its own (inside of "
                 f"torch.func.vmap, or sparse); call the function on the whole batch instead"

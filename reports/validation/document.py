@@ -129,25 +129,26 @@ def _time_row(each: Judged) -> Row:
         "groups": each.groups,
         "median": _percent(row["median_ape"]),
         "target": "" if target is None else _percent(target),
-        "mean": _percent(row["mean_ape"]),
-        "p90": _percent(row["p90_ape"]),
-        "bias": _percent(row["bias"]),
-        "in band": _percent(row["coverage"]),
+        **_spread(row),
         "constant": _percent(row["constant"]["median_ape"]),
         "bubble": _percent(row["flops_bubble"]["median_ape"]),
     }
 
 
-def _order_row(each: Judged) -> Row:
-    row, (_, pairs, regret) = each.row, each.split.targets
+def _spread(row: Row) -> Row:
+    """What every table of errors says beside the median."""
     return {
-        "rows; left out": each.split.title,
-        "questions": row["groups"],
-        "pairs": _percent(row["pairwise"]),
-        "target pairs": _percent(pairs),
-        "regret": _percent(row["mean_regret"]),
-        "target regret": _percent(regret),
-        "largest": _percent(row["max_regret"]),
+        "mean": _percent(row["mean_ape"]),
+        "p90": _percent(row["p90_ape"]),
+        "bias": _percent(row["bias"]),
+        "in band": _percent(row["coverage"]),
+    }
+
+
+def _order_row(each: Judged) -> Row:
+    row = each.row
+    return {
+        **_ordered(each, row),
         "constant: pairs": _percent(row["constant"]["pairwise"]),
         "constant: regret": _percent(row["constant"]["mean_regret"]),
         "bubble: pairs": _percent(row["flops_bubble"]["pairwise"]),
@@ -156,7 +157,12 @@ def _order_row(each: Judged) -> Row:
 
 
 def _wide_row(each: Judged) -> Row:
-    row, (_, pairs, regret) = each.row["wide"], each.split.targets
+    return _ordered(each, each.row["wide"])
+
+
+def _ordered(each: Judged, row: Row) -> Row:
+    """Order and regret of the questions of a split, beside their targets."""
+    _, pairs, regret = each.split.targets
     return {
         "rows; left out": each.split.title,
         "questions": row["groups"],
@@ -173,10 +179,7 @@ def _memory_row(name: str, row: Row) -> Row:
         "rows; left out": name,
         "runs": row["runs"],
         "median": _percent(row["median_ape"]),
-        "mean": _percent(row["mean_ape"]),
-        "p90": _percent(row["p90_ape"]),
-        "bias": _percent(row["bias"]),
-        "in band": _percent(row["coverage"]),
+        **_spread(row),
         "above the safe side": _percent(row["safe_below"]),
         "recall": _percent(row["recall"]),
         "precision": _percent(row["precision"]),
@@ -205,10 +208,7 @@ def _elsewhere_row(each: Elsewhere) -> Row:
         "rows": each.title,
         "runs": len(each.found.outcomes),
         "median": _percent(row["median_ape"]),
-        "mean": _percent(row["mean_ape"]),
-        "p90": _percent(row["p90_ape"]),
-        "bias": _percent(row["bias"]),
-        "in band": _percent(row["coverage"]),
+        **_spread(row),
         "peak memory": _percent(peaks["median_ape"]),
         "constant": _percent(others["constant"]["median_ape"]),
         "bubble": _percent(others["flops_bubble"]["median_ape"]),

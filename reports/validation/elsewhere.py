@@ -20,6 +20,7 @@ MIXTURES = ("deepseek", "qwen3", "gpt-oss")
 """Models of Megatron-Bridge that have experts."""
 
 RACKS = ("gb200", "gb300")
+"""Devices whose nodes are racks of one NVLink domain."""
 
 
 def _is_mixture(outcome: Outcome) -> bool:
