@@ -36,7 +36,11 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-NOTE_PID = "open(f'{at}/pid.{rank}', 'w').write(str(os.getpid()))\n"
+# A pid appears whole: readers poll for the name, so it is renamed into place.
+NOTE_PID = (
+    "open(f'{at}/new.{rank}', 'w').write(str(os.getpid()))\n"
+    "os.rename(f'{at}/new.{rank}', f'{at}/pid.{rank}')\n"
+)
 
 
 def when_started(folder: Path, ranks: int, act: Callable[[int], None]) -> threading.Thread:
@@ -64,7 +68,7 @@ def test_a_killed_rank_is_named_and_nobody_stays(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"rank 1 was killed by signal 9 \(SIGKILL\)"):
         run(NOTE_PID + "time.sleep(60)", tmp_path)
     thread.join()
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30  # not the minute that the others sleep
     assert not any(alive(pid) for pid in pids(tmp_path))
 
 
@@ -116,7 +120,7 @@ def test_silence_of_all_ranks_ends_the_run_and_says_where_they_are(tmp_path: Pat
     start = time.perf_counter()
     with pytest.raises(RunError, match=r"(?s)rank 0: step 0, 0F0\n.*rank 1: step 0, 1F0"):
         run(script, tmp_path, ranks=2, timeout_seconds=0.5)
-    assert time.perf_counter() - start < 6
+    assert time.perf_counter() - start < 30
 
 
 def test_progress_keeps_the_last_mark_of_every_rank(tmp_path: Path) -> None:
@@ -148,11 +152,12 @@ script = '''
 import os, time
 from executor.orphans import die_with_parent
 die_with_parent(int(os.environ["MESHWRIGHT_PARENT"]))
-open(os.environ["MESHWRIGHT_RUN"] + "/pid." + os.environ["RANK"], "w").write(str(os.getpid()))
+at, rank = os.environ["MESHWRIGHT_RUN"], os.environ["RANK"]
+NOTE_PID
 time.sleep(60)
 '''
 supervise([sys.executable, "-c", script], 2, dict(os.environ), Path(sys.argv[1]), 60)
-"""
+""".replace("NOTE_PID", NOTE_PID)
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -165,7 +170,7 @@ def test_no_rank_outlives_a_killed_launcher(tmp_path: Path, stopped: bool) -> No
         if stopped:
             os.kill(pids(tmp_path)[0], signal.SIGSTOP)
         launcher.kill()
-    deadline = time.perf_counter() + 3
+    deadline = time.perf_counter() + 30
     while any(alive(pid) for pid in pids(tmp_path)) and time.perf_counter() < deadline:
         time.sleep(0.02)
     assert not any(alive(pid) for pid in pids(tmp_path))

@@ -65,7 +65,7 @@ def test_only_the_work_is_timed_and_each_lap_is_prepared() -> None:
 
 
 def test_measuring_goes_on_for_the_seconds_asked() -> None:
-    assert measure(lambda: time.sleep(0.002), warmup=0, repeats=1, seconds=0.02).repeats > 3
+    assert measure(lambda: time.sleep(0.002), warmup=0, repeats=1, seconds=0.2).repeats > 3
 
 
 def test_the_limit_stops_slow_work_after_one_lap() -> None:
@@ -77,10 +77,10 @@ def test_the_limit_stops_slow_work_after_one_lap() -> None:
 
 def test_laps_are_in_order_and_positive() -> None:
     clock = CpuClock()
-    for pause in (0.004, 0.0):
+    for pause in (0.04, 0.0):
         clock.start()
         time.sleep(pause)
         clock.stop()
     first, second = clock.laps()
-    assert first.seconds > 0.004
+    assert first.seconds > 0.04
     assert 0 < second.seconds < first.seconds
