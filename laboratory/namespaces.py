@@ -7,9 +7,9 @@
               is called so and locked by nobody is nobody's
 
 Namespaces are made, and those of nobody removed, under one lock: one that is made but not locked
-yet is not mistaken for one whose maker is dead (the folder itself is locked by `ip`). A device needs no such care: it goes
-with the process that holds its other end, and so does a namespace's last process (its launcher is
-its parent).
+yet is not mistaken for one whose maker is dead. (The folder itself is locked by `ip`.) A device
+needs no such care: it goes with the process that holds its other end. Nor do ranks: they end with
+their launcher.
 """
 
 import contextlib
