@@ -63,7 +63,7 @@ def test_no_product_in_fp4_runs_beside_its_exchange() -> None:
     for dtype, hides in (("fp8", True), ("fp4", False)):
         chosen = blocks.changed(workload=blocks.workload.replace(dtype=dtype))
         apart, beside = (layer(with_traits(chosen, overlaps_tp=on), tp=4) for on in (False, True))
-        assert (beside.forward_tp < apart.forward_tp) is hides
+        assert (beside.forward_tp < apart.forward_tp) == hides
 
 
 @DRAWN
