@@ -1,22 +1,29 @@
 """`make lab`: at least 24 plans on three topologies, predicted beside measured.
 
 Prints one row per plan, one per topology and the whole, and what was promised. Exit code 1 where a
-promise is not kept, 0 (with the reason) where this machine cannot have the network.
+promise is not kept or a run fails, 2 where the network cannot be made, 0 (with the reason) where
+this machine cannot have one. Ctrl-C and SIGTERM end ranks, workers and the network first.
 """
 
 import argparse
 import dataclasses
 import json
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
+from executor.supervisor import RunError
 from laboratory import network
 from laboratory.experiment import Summary, Trial, compute_profile, summary, trials
 from laboratory.topology import TOPOLOGIES
 from planner.spec import documents, printing
+from planner.spec.documents import InputError
 from planner.spec.units import format_seconds
+from profiler import team
 
 MEDIAN_ERROR, BEST_LOSS, RANK_CORRELATION = 0.10, 0.03, 0.95
 """Promised."""
@@ -26,6 +33,28 @@ NAMES = tuple(topology.name for topology in TOPOLOGIES)
 def main() -> int:
     """Run the laboratory; returns the exit code."""
     arguments = _parser().parse_args()
+    end_on_sigterm()
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 128 + signal.SIGINT
+    except (InputError, RunError, team.RunError) as error:
+        _say(str(error))
+        return 2 if isinstance(error, InputError) else 1
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process as an exception does, so that nothing it started stays."""
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     if (reason := network.problem()) is not None:
         sys.stderr.write(f"laboratory: skipped: {reason}\n")
         return 0

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from laboratory import switch
+from laboratory import namespaces
 from laboratory.topology import Topology
 from planner.spec.documents import InputError
 from profiler.machine import NETWORK
 
 ROOT = Path(__file__).resolve().parent.parent
+END_SECONDS = 30
+"""Assumed: far more than a switch needs to take its namespaces down."""
 
 
 def problem() -> str | None:
@@ -38,8 +40,7 @@ def joined(topology: Topology) -> Iterator[None]:
 
     Raises InputError where the network cannot be made.
     """
-    prefix = f"lab{os.getpid() % 100_000}"
-    spec = {"prefix": prefix, "ranks": topology.ranks, "ways": ways(topology)}
+    spec = {"ranks": topology.ranks, "ways": ways(topology)}
     process = subprocess.Popen(
         [sys.executable, "-m", "laboratory.switch", json.dumps(spec)],
         cwd=ROOT,
@@ -47,19 +48,29 @@ def joined(topology: Topology) -> Iterator[None]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # a terminal's Ctrl-C is for this process, which ends the switch
     )
     assert process.stdout is not None
+    assert process.stderr is not None
     try:
         if process.stdout.readline().strip() != "up":
-            _, error = process.communicate()
-            raise InputError(f"the laboratory's network: {error.strip() or 'it did not start'}")
-        os.environ[NETWORK] = f"{prefix}-{{rank}},{switch.address(0)},{switch.DEVICE}"
+            error = process.stderr.read().strip()
+            raise InputError(f"the laboratory's network: {error or 'it did not start'}")
+        name = namespaces.name(process.pid, "{rank}")
+        os.environ[NETWORK] = f"{name},{namespaces.address(0)},{namespaces.DEVICE}"
         yield
     finally:
         os.environ.pop(NETWORK, None)
-        # the end of its input ends the switch, which takes the namespaces down
-        with contextlib.suppress(ValueError):
-            process.communicate(timeout=30)
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """The end of its input ends the switch, which takes the namespaces down."""
+    try:
+        process.communicate(timeout=END_SECONDS)
+    except subprocess.TimeoutExpired:  # the next network that is made removes what it leaves
+        process.kill()
+        process.communicate()
 
 
 def ways(topology: Topology) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
 """Switch: a network of namespaces whose packets this process delays and paces.
 
-    python -m laboratory.switch '{"prefix": ..., "links": ...}'      (root, Linux)
+    python -m laboratory.switch '{"ranks": ..., "ways": ...}'      (root, Linux)
 
-Every rank has a namespace with one TUN device; all other ends are here. A packet from i to j takes
+Every rank has a namespace with one TUN device (laboratory.namespaces); all other ends are here. A
+packet from i to j takes
 
     start   when it comes, or when the last ports on its way are free, whichever is later
     sent    start + bytes / rate          the ports are taken until then
@@ -13,28 +14,29 @@ missing). A packet that only acknowledges others waits for no port: behind the d
 direction it would come late, and both directions at once would sometimes take twice as long.
 Packets are 60,000 bytes at most: the process moves 1 Gbit/s in some 2,000 packets.
 
-It says `up` when the network is ready and runs until its standard input ends; then it deletes the
-namespaces. It goes before all ranks on the machine's cores, where the system lets it: a link does
-not wait for its ends to stop computing. The last moments before a packet is due are spun away: a
-process that sleeps wakes up late, up to a millisecond where it has no priority.
+It says `up` when the network is ready and runs until its standard input ends (its launcher has
+ended, in whatever way) or a signal ends it; then the namespaces go. It goes before all ranks on the
+machine's cores, where the system lets it: a link does not wait for its ends to stop computing. The
+last moments before a packet is due are spun away: a process that sleeps wakes up late, up to a
+millisecond where it has no priority.
 """
 
 import contextlib
-import fcntl
 import heapq
 import json
 import os
 import select
-import struct
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-TUNSETIFF = 0x400454CA
-IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
-MTU = 60_000
-"""Assumed: near the 65,535 that a packet can have, so that there are few of them."""
+from laboratory import namespaces
+from laboratory.namespaces import FIRST_ADDRESS
+
 BURST = 16
 """Packets read from one device before the others have their turn; assumed."""
 SPIN_SECONDS, URGENT_SPIN_SECONDS = 2e-4, 5e-5
@@ -44,14 +46,8 @@ PRIORITY = 10
 """Among real-time processes, of which there should be no other."""
 TCP, ONLY_ACK = 6, 0x10
 """The protocol's number, and the flags of a segment that has no other."""
-FIRST_ADDRESS = 10
-NETWORK = "10.77.0"
-DEVICE = "lab0"
-
-
-def address(rank: int) -> str:
-    """The address of a rank."""
-    return f"{NETWORK}.{FIRST_ADDRESS + rank}"
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals after which the namespaces go as at any other end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +75,12 @@ class Switch:
     number: int = 0
     spin_seconds: float = SPIN_SECONDS
 
-    def run(self, stop: int) -> None:
-        """Until the descriptor `stop` can be read."""
+    def run(self, stops: Sequence[int]) -> None:
+        """Until one of the descriptors `stops` can be read."""
         sources = {descriptor: rank for rank, descriptor in enumerate(self.descriptors)}
         while True:
-            ready, _, _ = select.select([*self.descriptors, stop], [], [], self._patience())
-            if stop in ready:
+            ready, _, _ = select.select([*self.descriptors, *stops], [], [], self._patience())
+            if not set(ready).isdisjoint(stops):
                 return
             for descriptor in ready:
                 self._read(sources[descriptor], descriptor)
@@ -135,33 +131,6 @@ def acknowledges(packet: bytes) -> bool:
     )
 
 
-def namespace(prefix: str, rank: int) -> str:
-    """The name of a rank's namespace."""
-    return f"{prefix}-{rank}"
-
-
-def _make(prefix: str, rank: int) -> int:
-    """A namespace with a TUN device; returns its other end."""
-    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-    outside = f"{prefix[-8:]}t{rank}"
-    request = struct.pack("16sH22x", outside.encode(), IFF_TUN | IFF_NO_PI)
-    fcntl.ioctl(descriptor, TUNSETIFF, request)
-    name = namespace(prefix, rank)
-    _ip("netns", "add", name)
-    _ip("link", "set", outside, "netns", name)
-    _ip("-n", name, "link", "set", outside, "name", DEVICE)
-    _ip("-n", name, "addr", "add", f"{address(rank)}/24", "dev", DEVICE)
-    _ip("-n", name, "link", "set", DEVICE, "mtu", str(MTU), "txqueuelen", "10000", "up")
-    _ip("-n", name, "link", "set", "lo", "up")
-    # a link that was silent between two steps must not begin slowly again
-    _ip(*("netns", "exec", name, "sysctl", "-qw", "net.ipv4.tcp_slow_start_after_idle=0"))
-    return descriptor
-
-
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, stdout=subprocess.DEVNULL)
-
-
 def _goes_first() -> bool:
     """Give this process priority; whether the system let it (some containers do not)."""
     try:
@@ -171,28 +140,39 @@ def _goes_first() -> bool:
     return True
 
 
-def main() -> None:
-    """Make the network, run, take it down."""
+def main() -> int:
+    """Make the network, run, take it down; returns the exit code."""
+    signalled = _noted_signals()
     spin = URGENT_SPIN_SECONDS if _goes_first() else SPIN_SECONDS
     spec = json.loads(sys.argv[1])
-    prefix, ranks = spec["prefix"], spec["ranks"]
-    ways = {
+    try:
+        with namespaces.made(spec["ranks"]) as devices:
+            switch = Switch(devices, _ways(spec), spin_seconds=spin)
+            sys.stdout.write("up\n")
+            sys.stdout.flush()
+            switch.run((sys.stdin.fileno(), signalled))
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _ways(spec: dict[str, Any]) -> dict[tuple[int, int], Way]:
+    return {
         (each["source"], each["target"]): Way(
             tuple(each["ports"]), each["bytes_per_second"], each["latency_seconds"]
         )
         for each in spec["ways"]
     }
-    try:
-        devices = [_make(prefix, rank) for rank in range(ranks)]
-        switch = Switch(devices, ways, spin_seconds=spin)
-        sys.stdout.write("up\n")
-        sys.stdout.flush()
-        switch.run(sys.stdin.fileno())
-    finally:
-        for rank in range(ranks):
-            with contextlib.suppress(subprocess.CalledProcessError):
-                _ip("netns", "delete", namespace(prefix, rank))
+
+
+def _noted_signals() -> int:
+    """A descriptor that can be read once a signal wants the end: nothing is broken off midway."""
+    reader, writer = os.pipe()
+    for number in ENDING:
+        signal.signal(number, lambda *_: os.write(writer, b"."))
+    return reader
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,9 +1,8 @@
-"""The switch keeps rates and latencies: laws of its arithmetic, and a real network."""
+"""The switch keeps rates and latencies: laws of its arithmetic."""
 
 import itertools
 import os
 import socket
-import subprocess
 import threading
 import time
 
@@ -12,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laboratory import network
-from laboratory.switch import FIRST_ADDRESS, Switch, Way
-from laboratory.topology import TOPOLOGIES, Link, Topology
-from planner.spec.profile import CollectiveSample
-from profiler.collectives import CollectiveRequest, measure_collective
-from profiler.team import Team
+from laboratory.namespaces import FIRST_ADDRESS
+from laboratory.switch import Switch, Way
+from laboratory.topology import TOPOLOGIES, Topology
 
 RATE = 1e6
 
@@ -72,7 +69,7 @@ def test_it_moves_packets_in_order_and_ends() -> None:
     stop_reader, stop_writer = os.pipe()
     latency = 0.01
     switch = Switch([first.fileno(), second.fileno()], {(0, 1): Way(("a",), RATE, latency)})
-    runs = threading.Thread(target=switch.run, args=(stop_reader,))
+    runs = threading.Thread(target=switch.run, args=((stop_reader,),))
     runs.start()
     try:
         receiver.settimeout(10)
@@ -91,24 +88,6 @@ def test_it_moves_packets_in_order_and_ends() -> None:
         os.close(stop_writer)
     assert not runs.is_alive()
     assert switch.queue == []
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(network.problem() is not None, reason=str(network.problem()))
-def test_a_network_of_namespaces() -> None:
-    """A message takes what rate and latency say at least; the namespaces are gone afterwards."""
-    topology = Topology("test", 2, 1, Link(1e8, 1e-4), Link(1e7, 5e-3))
-    request = CollectiveRequest("send_recv", 2, 1, 1 << 20)
-    with network.joined(topology), Team(2) as team:
-        names = _namespaces()
-        sample: CollectiveSample = measure_collective(request, team, 0.5)
-    assert len(names - _namespaces()) == 2
-    assert sample.seconds >= (1 << 20) / 1e7 + 5e-3 - 1e-3
-
-
-def _namespaces() -> set[str]:
-    listed = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True)
-    return {line.split()[0] for line in listed.stdout.splitlines() if line}
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda each: each.name)
