@@ -13,6 +13,12 @@ from pathlib import Path
 
 RECORD = struct.Struct("d56s")
 
+STARTING = "starting"
+STARTING_SECONDS = 60.0
+"""How long ranks may be silent until all have met, if no longer time-out is given: importing torch
+takes 2 s on an idle machine and was seen to take 10 on a busy one."""
+MEETING = "meeting the other ranks"
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -20,6 +26,11 @@ class Mark:
 
     at_seconds: float
     doing: str
+
+    @property
+    def starting(self) -> bool:
+        """Whether the rank has not met the others yet."""
+        return self.doing in ("", MEETING)
 
 
 def create(path: Path, ranks: int) -> None:

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from executor.formats import set_matrix_units
 from executor.mesh import Mesh, make_mesh
 from executor.orphans import die_with_parent
-from executor.progress import Progress
+from executor.progress import MEETING, STARTING_SECONDS, Progress
 from executor.rendezvous import NotMetError, meet, unconnected
 from executor.supervisor import DIRECTORY, PARENT, write_report
 from planner.spec import runnable
@@ -75,11 +75,11 @@ def join(
     plan: Plan, rank: int, backend: Backend, timeout_seconds: float, progress: Progress
 ) -> Mesh:
     """Meet the other ranks and make the process groups."""
-    progress.mark("meeting the other ranks")
+    progress.mark(MEETING)
     enter_network(rank)
     timeout = datetime.timedelta(seconds=timeout_seconds)
     both = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
-    store, _, ranks = meet(timeout)
+    store, _, ranks = meet(max(timeout, datetime.timedelta(seconds=STARTING_SECONDS)))
     try:
         dist.init_process_group(both, store=store, rank=rank, world_size=ranks, timeout=timeout)
     except RuntimeError as error:

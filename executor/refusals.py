@@ -74,8 +74,8 @@ def _division(plan: Plan) -> Iterator[str]:
 
 def _formats(plan: Plan) -> Iterator[str]:
     work, runtime = plan.workload, plan.runtime
-    if work.dtype == "fp8":
-        yield "workload.dtype=fp8 is not implemented; plan with bf16"
+    if work.dtype in ("fp8", "fp4"):
+        yield f"workload.dtype={work.dtype} is not implemented; plan with bf16"
     narrow = work.dtype in ("bf16", "fp16")
     if narrow and not (runtime.master_weights and runtime.gradient_dtype == "fp32"):
         yield (

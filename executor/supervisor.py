@@ -6,7 +6,8 @@
                        only because their neighbour is gone are not blamed; nor are those that
                        gloo aborts for it
     a rank hangs       its neighbours time out; the rank that did not is named, a stopped process
-                       first. If nobody times out, silence of all ranks ends the run
+                       first. If nobody times out, silence of all ranks ends the run (until
+                       they have met, STARTING_SECONDS of it)
 
 No process outlives the call, and none outlives this process (executor.orphans).
 """
@@ -108,15 +109,15 @@ class _Team:
         return (self.directory / f"{name}.{rank}").open("wb")
 
     def wait(self, timeout_seconds: float) -> None:
-        limit = timeout_seconds + TIMEOUT_GRACE_SECONDS
         while any(code is None for code in self.codes()):
             if any(self.codes()):
                 break
-            if self._silence() > limit:
-                raise self._hang(timeout_seconds)
+            limit = max(timeout_seconds, self._patience())
+            if self._silence() > limit + TIMEOUT_GRACE_SECONDS:
+                raise self._hang(limit)
             time.sleep(POLL_SECONDS)
         if any(self.codes()):
-            raise self._failure(timeout_seconds)
+            raise self._failure(max(timeout_seconds, self._patience()))
 
     def kill(self) -> None:
         for process in self.processes:
@@ -134,6 +135,11 @@ class _Team:
     def _silence(self) -> float:
         newest = max(mark.at_seconds for mark in self._marks())
         return time.perf_counter() - max(newest, self.started)
+
+    def _patience(self) -> float:
+        """How long ranks may be silent, whatever was asked for."""
+        starting = any(mark.starting for mark in self._marks())
+        return progress.STARTING_SECONDS if starting else 0.0
 
     def _failure(self, timeout_seconds: float) -> RunError:
         time.sleep(GRACE_SECONDS)
@@ -183,7 +189,7 @@ class _Team:
         return RunError(
             f"{limit}; every rank waits:\n"
             + "\n".join(
-                f"  rank {rank}: {mark.doing or 'starting'}"
+                f"  rank {rank}: {mark.doing or progress.STARTING}"
                 for rank, mark in enumerate(self._marks())
             )
         )
@@ -194,7 +200,7 @@ class _Team:
         tail = "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
         return RunError(
             f"rank {rank} {what}\n"
-            f"it was at: {mark.doing or 'starting'}; the other ranks were ended\n"
+            f"it was at: {mark.doing or progress.STARTING}; the other ranks were ended\n"
             f"last lines of its stderr:\n{tail or '  (none)'}",
             lost,
         )

@@ -322,11 +322,16 @@ class Blocks:
         if steps := [node for node in nodes if node.axis == "cp" and node.op == "send_recv"]:
             early = [replace(node, count=smaller(node.count, cp - 1)) for node in steps]
             hidden = overlap.ring_hidden(sent.over(early), attention, 1.0 * cp)
-        if self.runtime.overlaps_tp and tp > 1:
+        if self.overlaps_tp and tp > 1:
             over_tp = sent.over([node for node in nodes if node.axis == "tp"])
             hidden += over_tp - overlap.exposed(over_tp, compute - hidden, 1.0 * tp)
         left = sent.over(nodes) - hidden
         return compute + self.runtime.overlap_slowdown * hidden, left
+
+    @property
+    def overlaps_tp(self) -> bool:
+        """Whether exchanges of tp pass beside the products they feed: no kernel does it in fp4."""
+        return self.runtime.overlaps_tp and self.workload.dtype != "fp4"
 
     def alone(self, busy: int) -> float:
         """Factor from seconds measured with `busy` ranks to those of a rank alone."""

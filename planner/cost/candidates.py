@@ -8,6 +8,7 @@ the rank of every column in `stage`. The replay asks for every chunk by itself: 
 """
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -145,6 +146,11 @@ class Candidates:
         taken = {name: getattr(self, name)[rows] for name in arrays}
         chunks = None if self.chunks is None else self.chunks.take(rows)
         return dataclasses.replace(self, chunks=chunks, **taken)
+
+    def parts(self, most: int) -> Iterator[Self]:
+        """All rows in order, at most so many at once."""
+        for start in range(0, len(self), most):
+            yield self.take(np.arange(start, min(start + most, len(self))))
 
     def by_chunk(self) -> Self:
         """The same plans with one column per chunk, in the order of the pipeline: [N, pp * vpp].

@@ -3,7 +3,8 @@
 P parameters on the rank, d = dp*cp ranks that hold the same (experts: dp*cp*tp/ep), k microbatches
 in flight, n layers of which r recompute:
 
-    weights      P * w                      w bytes of a stored weight (/ d in ZeRO 3)
+    weights      P * (w + q)                w bytes of a stored weight (/ d in ZeRO 3), q of its
+                                            copies in fp4 (planner.spec.workload)
     gradients    P * g                      g = 4 where gradients accumulate in fp32, + 2 where
                                             the 16-bit gradients are kept beside them (/ d from
                                             ZeRO 2 on)
@@ -40,6 +41,7 @@ from planner.graph.operator import Block
 from planner.schedule import alive
 from planner.schedule.orders import ONE_CHUNK, orders
 from planner.spec.runtime import Recompute
+from planner.spec.workload import WEIGHT_COPY_BYTES
 
 KEPT: dict[Recompute, str | None] = {"selective": "selective_bytes", "full": "checkpoint_bytes"}
 """The field of a block that says what a recompute mode keeps."""
@@ -149,7 +151,8 @@ def _states(tables: BlockTables) -> _States:
     size, zero = blocks.element_bytes, candidates.zero[:, None]
     states = stage_parameters(tables)
     parameters, own = states.all, states.own
-    weights = np.where(zero > 2, own, parameters) * size
+    copies = WEIGHT_COPY_BYTES.get(blocks.workload.dtype, 0.0)
+    weights = np.where(zero > 2, own, parameters) * (size + copies)
     accumulated = gradient_bytes(blocks)
     beside = size if blocks.runtime.keeps_low_precision_gradients and size < accumulated else 0
     gradients = np.where(zero > 1, own, parameters) * (accumulated + beside)

@@ -11,10 +11,14 @@ Roofline (assumed): t = launch + max(flops / (peak * efficiency), bytes / (bandw
 efficiency)), with the accelerator's catalogued efficiencies (Williams et al. 2009). A flash
 kernel skips the keys that the mask hides (`Operator.kernel_share`); a materialised one does not.
 Matrix products reach the share of the peak that their shape leaves (planner.cost.matmul).
-With fp8 the products run in fp8, attention and everything kept in 16 bits. What a product
-multiplies is brought to fp8 first (assumed): a kernel reads 2 bytes an element and writes two of 1,
-the second transposed, for these products read both operands along k; the input once for all
-products that share it, the output's gradient in the backward, weights once a step (not counted).
+With fp8 or fp4 the products of layers run in it; attention, the projection to the vocabulary (a
+plain product in Megatron-core, Transformer Engine's users and torchtitan; NVFP4 demands it)
+and everything kept stay in 16 bits. What a product multiplies is brought to the format first
+(assumed): a kernel reads 2 bytes an element and writes it twice, the second transposed, for these
+products read both operands along k; the input once for all products that share it, the output's
+gradient in the backward, weights once a step (not counted). fp4's scales of 16 elements stand on
+one of the whole tensor, so that a kernel reads it once before (NVIDIA 2025, arXiv 2509.25149, which
+rotates what the weight gradient multiplies inside the same two kernels).
 The roofline leaves out the cost of cold caches.
 """
 
@@ -33,7 +37,7 @@ from planner.spec.cluster import Accelerator, ClusterSpec
 from planner.spec.documents import InputError
 from planner.spec.profile import OperatorSample, Phase, Profile
 from planner.spec.provenance import Birth
-from planner.spec.workload import stored_dtype
+from planner.spec.workload import FP4_BYTES, stored_dtype
 
 ALIGNMENT, MISALIGNED = 8, 1 / 6
 """Tensor cores want 8 elements of 16 bits in a row; other head sizes run on slower units.
@@ -44,10 +48,10 @@ PLAIN_LOSS_PASSES = 2.0
 """Passes over fp32 logits that the graph's 8 bytes per logit stand for, in 16 bits."""
 
 PRODUCTS = ("linear", "grouped_linear")
-"""Kinds that run in fp8 where that is asked for."""
+"""Kinds that run in fp8 or fp4 where that is asked for."""
 
-CAST_BYTES = 4
-"""Of an element that is brought from 16 bits to fp8 (see the top of the file)."""
+CAST_BYTES = {"fp8": 2 + 2 * 1.0, "fp4": 2 + 2 + 2 * FP4_BYTES}
+"""Of an element that is brought from 16 bits to the format (see the top of the file)."""
 
 NEIGHBOURS = 4
 """Measured shapes that an interpolation rests on; more would average over unlike shapes."""
@@ -80,14 +84,14 @@ class OperatorTimes:
         for sample in profile.operators if profile else ():
             if sample.dtype == dtype:
                 self._samples[sample.kind, sample.phase].append(sample)
-        self._known: dict[tuple[str, Dims, Phase, int, bool], Estimate] = {}
+        self._known: dict[tuple[str, Dims, Phase, int, bool, bool], Estimate] = {}
 
     def estimate(self, operator: Operator, phase: Phase) -> Estimate:
         """Seconds of one phase of an operator, the whole backward together."""
         if any(isinstance(value, np.ndarray) for _, value in operator.dims):
             return self._estimate(operator, phase)
-        kept = operator.saved_bytes > 0
-        key = (operator.kind, operator.dims, phase, operator.bytes_moved(phase), kept)
+        told = operator.saved_bytes > 0, _in_16_bits(operator)
+        key = (operator.kind, operator.dims, phase, operator.bytes_moved(phase), *told)
         if key not in self._known:
             self._known[key] = self._estimate(operator, phase)
         return self._known[key]
@@ -157,8 +161,8 @@ class Roofline:
         return device.launch_seconds + seconds
 
     def cast_seconds(self, operator: Operator, phase: Phase) -> float:
-        """What a product takes to bring its operands to fp8, none in other formats."""
-        if self.dtype != "fp8" or operator.kind not in PRODUCTS:
+        """What a product takes to bring its operands to fp8 or fp4, none in other formats."""
+        if self.dtype not in CAST_BYTES or _in_16_bits(operator):
             return 0.0
         dims, device = dict(operator.dims), self.accelerator
         if phase == "forward":
@@ -166,7 +170,7 @@ class Roofline:
         else:
             elements = 1.0 * dims["m"] * dims["n"]
         bandwidth = device.memory_bandwidth_bytes_per_second or math.inf
-        return elements * CAST_BYTES / (bandwidth * device.memory_efficiency)
+        return elements * CAST_BYTES[self.dtype] / (bandwidth * device.memory_efficiency)
 
     def _arithmetic(self, operator: Operator, phase: Phase) -> float:
         if not operator.flops(phase):
@@ -176,7 +180,7 @@ class Roofline:
             peak = peak_flops(self.accelerator, stored_dtype(self.dtype))
             share /= MISALIGNED if dict(operator.dims)["head_dim"] % ALIGNMENT else 1.0
             return operator.flops(phase) * share / (peak * self.accelerator.attention_efficiency)
-        best = self._best
+        best = self._best_in_16_bits if _in_16_bits(operator) else self._best
         dims = dict(operator.dims)
         groups = dims.get("groups", 1)
         m, k, n = larger(1, dims["m"] // groups), dims["k"], dims["n"]
@@ -190,6 +194,10 @@ class Roofline:
     def _best(self) -> float:
         return best_flops(self.accelerator, self.dtype)
 
+    @functools.cached_property
+    def _best_in_16_bits(self) -> float:
+        return best_flops(self.accelerator, stored_dtype(self.dtype))
+
     def _share(self, m: int, n: int, k: int, groups: int) -> float:
         cores = self.accelerator.multiprocessors
         if cores is None:
@@ -200,6 +208,13 @@ class Roofline:
         one = shares_of_peak if columns else share_of_peak
         share: float = one(m, n * groups, k, cores, deep)
         return share
+
+
+def _in_16_bits(operator: Operator) -> bool:
+    """Whether it keeps the format of what is stored: no product, or one to the vocabulary."""
+    if operator.kind not in PRODUCTS:
+        return True
+    return any(split.meaning == "vocabulary" for split in operator.splits)
 
 
 def best_flops(accelerator: Accelerator, dtype: str) -> float:

@@ -265,13 +265,14 @@ def with_columns(
     )
 
 
-def least_bytes(blocks: Blocks, choices: Candidates) -> Floats:
-    """A lower bound on the peak of the fullest stage of every row, [N]."""
+def least_bytes(blocks: Blocks, choices: Candidates, held: int | None = None) -> Floats:
+    """A lower bound on the peak of the fullest stage of every row, [N]; held: on that of a stage
+    that holds at least so many layers."""
     p = choices.pp
     if p == 1:
         kinds, ranks = blocks.kinds_before[-1][None], np.array([0])
     else:
-        shares = mixtures(blocks, -(-blocks.model.layers // p))
+        shares = mixtures(blocks, held if held is not None else -(-blocks.model.layers // p))
         v_shaped = V_SHAPED & set(blocks.runtime.schedules)
         # rank -1 is neither first nor last, with as much in flight as the last
         two = [-1] if v_shaped else [0, 1]

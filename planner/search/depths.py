@@ -59,6 +59,12 @@ class Depth:
         names = dict.fromkeys(schedule for schedule, _ in self.schedules)
         return {name: space.allowed(self.asked, self.pp, name, rows) for name in names}
 
+    def keep(self, flags: Flags) -> None:
+        """Leave only the rows so flagged."""
+        self.rows, self.peaks = self.rows[flags], self.peaks[flags]
+        if self.least is not None:
+            self.least = self.least[flags]
+
     def count(self, wishes: Wishes) -> int:
         """How many choices there are, fitting or not: one row stands for all that are alike."""
         keys = [space.COLUMNS.index(name) for name in ("dp", "cp", "zero")]

@@ -16,7 +16,7 @@ from planner.search import space
 from planner.search.fewest import Fewest, fewest_devices
 from planner.search.leanest import nothing_fits
 from planner.search.outer import Outcome, Search
-from planner.search.ranking import NoPlanError, Ranking
+from planner.search.ranking import NoPlanError, OutOfTimeError, Ranking
 from planner.search.relaxed_space import Space, relaxed_space
 from planner.search.solved_plan import plan_of
 from planner.search.terms import Terms
@@ -77,12 +77,26 @@ def memory_limits(blocks: Blocks, wishes: Wishes, allow_at_risk: bool) -> list[f
 def _first_that_fits(
     blocks: Blocks, objective: Objective, wishes: Wishes, limits: list[float]
 ) -> tuple[Space, Outcome]:
+    begun = time.process_time()
     for limit in limits:
         made = relaxed_space(blocks, Terms(limit, objective == "cost", wishes))
-        outcome = Search(blocks, made, wishes.time_limit_seconds).run()
+        outcome = Search(blocks, made, _left(wishes, begun)).run()
         if outcome.solved:
             return made, outcome
+        if outcome.tally.stopped:
+            raise OutOfTimeError(
+                f"no plan found within --time-limit {wishes.time_limit_seconds:g}: "
+                f"{outcome.tally.bounded} of {outcome.tally.enumerated} choices were not tried. "
+                "Give more seconds, or leave the limit out: then the search finds a plan or proves "
+                "that none fits."
+            )
     raise _nothing_fits(blocks, made)
+
+
+def _left(wishes: Wishes, begun: float) -> float | None:
+    """CPU seconds that are left of the time limit, if there is one."""
+    limit = wishes.time_limit_seconds
+    return None if limit is None else max(0.0, limit - (time.process_time() - begun))
 
 
 def _with_fewest(

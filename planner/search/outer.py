@@ -76,7 +76,8 @@ class Search:
 
     goals: which choices serve which goal, [G, choices]; of every goal the best plan is sought, and
     no plan as slow as `known` [G]. By default one goal that all serve. tries: stop after so many
-    inner problems. time_limit_seconds: CPU time after which the first solution ends the search.
+    inner problems. first: stop with the first solution. time_limit_seconds: CPU time after which
+    the search ends, with its first solution where a plan of the space is known.
 
     best, left: of every goal the value of its best plan, and the least bound of what serves it and
     stayed open. bound: of every choice, for plans below the best value; lasting: for any plan, and
@@ -87,6 +88,7 @@ class Search:
     space: Space
     time_limit_seconds: float | None = None
     tries: int | None = None
+    first: bool = False
     goals: Flags | None = None
     known: Floats | None = None
     tally: Tally = field(default_factory=Tally)
@@ -164,10 +166,7 @@ class Search:
         if self.refined[place]:
             return False
         table = self.space.tables[int(self.space.owner[place])]
-        if table.schedule not in EXACT:
-            return True
-        known = bool(np.isfinite(self.best).all())
-        return self.blocks.runtime.free_stages and table.pp > 1 and known
+        return table.schedule not in EXACT or (self.blocks.runtime.free_stages and table.pp > 1)
 
     def _near(self, owner: int) -> Ints:
         """The places of a table that may still be better, by their bound."""
@@ -201,9 +200,11 @@ class Search:
     def _enough(self, begun: float) -> bool:
         if self.tries is not None:
             return self.tally.solved >= self.tries
+        if self.first and self.solved:
+            return True
         limit = self.time_limit_seconds
         late = limit is not None and time.process_time() - begun > limit
-        return late and bool(self.solved)
+        return late and (bool(self.solved) or not np.isfinite(self.space.known))
 
     def _solve(self, place: int) -> None:
         space, choice = self.space, self.space.choice(place)
@@ -259,9 +260,9 @@ class Search:
 
     def _most(self, rows: Candidates, upper: Floats) -> int:
         """The most layers that a stage of a plan below `upper` can hold."""
-        if rows.pp == 1 or not np.isfinite(upper).all():
+        if rows.pp == 1:
             return self.blocks.model.layers
-        return int(refined.most_layers(self.blocks, rows, upper).max())
+        return refined.most_layers(self.blocks, rows, upper, self.space.limit_bytes)
 
 
 KEPT_BATCHES = 16

@@ -8,7 +8,7 @@ from planner.search.explanation import Explanation, explained, loses
 from planner.search.front import Front, front
 from planner.search.neighbours import neighbours
 from planner.search.outer import Tally
-from planner.search.ranking import NoPlanError, Ranking
+from planner.search.ranking import NoPlanError, OutOfTimeError, Ranking
 from planner.search.terms import Terms
 from planner.search.wishes import Wishes
 from planner.simulator.prediction import predict
@@ -38,6 +38,8 @@ def choose(
     asked = _objective(objective)
     try:
         ranked = optimum.rank(blocks, asked, top_k, allow_at_risk, wishes, throughput)
+    except OutOfTimeError:
+        raise
     except NoPlanError as error:
         raise _helped(error, blocks, asked, wishes) from None
     best = ranked.plans[0]

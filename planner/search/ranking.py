@@ -19,6 +19,10 @@ class NoPlanError(Exception):
         self.limit = limit
 
 
+class OutOfTimeError(NoPlanError):
+    """The time limit came before the first plan; whether any fits is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """The result of a search. plans: best first, each with its prediction.

@@ -13,7 +13,10 @@ and with m microbatches on p ranks (planner.search.bounds)
     gpipe   theta + (m - 1) * tau
 
 before the reduction of the first rank and the update of one that holds ceil(L/p) layers. tau is
-found by bisection; its lower end is a bound. Where layers are of several kinds it matters where a
+found by bisection; its lower end is a bound. It is infinite where the ranks cannot hold all layers,
+whatever step is known. No rank holds more layers than the seconds below the best step known allow,
+nor, before one is known, than the least bytes of so many layers allow (planner.cost.relaxation);
+tables go no further. Where layers are of several kinds it matters where a
 stage starts; then both are exact, with sum_i t_i(u_i, n_i) in place of theta, by the recursions of
 planner.search.completion for all rows at once.
 """
@@ -24,6 +27,7 @@ from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.collectives import Floats
+from planner.search.capacity import most_that_fit
 from planner.search.stage_tables import StageTables, Way, modes, stage_tables
 
 ELEMENTS = 200_000
@@ -33,18 +37,27 @@ HALVINGS = 40
 
 def at_once(blocks: Blocks, table: Candidates) -> int:
     """How many choices of a table are bounded together."""
-    most = 2 * -(-blocks.model.layers // table.pp) + 2
+    return min(64, _together(blocks, table.pp, 2 * -(-blocks.model.layers // table.pp) + 2))
+
+
+def _together(blocks: Blocks, p: int, most: int) -> int:
+    """How many choices with so many layers per rank are tabulated at once."""
     starts = 1 if len(blocks.kinds) == 1 else blocks.model.layers + 1
-    return max(1, min(64, ELEMENTS // (table.pp * most * starts)))
+    return max(1, ELEMENTS // (p * (most + 1) * starts))
 
 
 def refined_bound(blocks: Blocks, rows: Candidates, limit_bytes: float, upper: Floats) -> Floats:
     """Lower bounds on the step of every row, [B]; infinite where no plan is below `upper`."""
-    most = int(most_layers(blocks, rows, upper).max())
-    bounds = [
-        _bound(blocks, stage_tables(blocks, rows, way, limit_bytes, most)) for way in _ways(blocks)
-    ]
-    result: Floats = np.min(bounds, axis=0)
+    most = most_layers(blocks, rows, upper, limit_bytes)
+    some = _together(blocks, rows.pp, most)
+    parts = [_bounds(blocks, part, limit_bytes, most) for part in rows.parts(some)]
+    return np.concatenate(parts)
+
+
+def _bounds(blocks: Blocks, rows: Candidates, limit_bytes: float, most: int) -> Floats:
+    """The bounds of rows that are tabulated together."""
+    tables = (stage_tables(blocks, rows, way, limit_bytes, most) for way in _ways(blocks))
+    result: Floats = np.min([_bound(blocks, each) for each in tables], axis=0)
     return result
 
 
@@ -57,15 +70,17 @@ def _ways(blocks: Blocks) -> list[Way]:
     return [Way(way.mode, None) for way in found if way.mode != "none"]
 
 
-def most_layers(blocks: Blocks, rows: Candidates, upper: Floats) -> Floats:
-    """The most layers that a stage of a plan below `upper` can hold, [B]."""
-    tables, layers = BlockTables(blocks, rows), blocks.model.layers
+def most_layers(blocks: Blocks, rows: Candidates, upper: Floats, limit_bytes: float) -> int:
+    """The most layers that a stage of a plan below `upper` [B] can hold, of any row."""
+    if not np.isfinite(upper).all():
+        return most_that_fit(blocks, rows, limit_bytes)
+    tables = BlockTables(blocks, rows)
     each = np.min(
         [tables.column(kind, "forward") + tables.column(kind, "backward") for kind in blocks.kinds],
         axis=0,
     )
-    result: Floats = np.minimum(layers, np.floor(upper / (rows.microbatches * each)) + 1)
-    return result
+    most = np.floor(upper / (rows.microbatches * each)) + 1
+    return int(min(most.max(), blocks.model.layers))
 
 
 def _bound(blocks: Blocks, tables: StageTables) -> Floats:

@@ -1,10 +1,11 @@
 """Relaxed space: the outer choices of a question that may fit, each with a lower bound on its step.
 
 Of the choices that may fit (planner.search.depths) one of every depth is cut at once, so that a
-good value is known early. Choices whose layers alone take too long beside it are dropped; the
-others are bounded whatever their cut (planner.cost.relaxation), and kept unless that bound is far
-above the best value known. Where many are left, even cuts of the most promising ones are surveyed
-(planner.search.promising), and the best of them are solved.
+good value is known early; where none of these fits, choices whose ranks cannot hold all layers are
+left out (planner.search.capacity). Choices whose layers alone take too long beside it are dropped;
+the others are bounded whatever their cut (planner.cost.relaxation), and kept unless that bound is
+far above the best value known. Where many are left, even cuts of the most promising ones are
+surveyed (planner.search.promising), and the best of them are solved.
 
 Where the value of a plan is its dollars, numbers of nodes that divide the cluster's are choices
 too, and seconds are weighed by the devices they occupy.
@@ -21,7 +22,9 @@ from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.estimate import EXACT
 from planner.cost.relaxation import Relaxed, hides_hops, layer_seconds, relax
+from planner.schedule.orders import V_SHAPED
 from planner.search import space
+from planner.search.capacity import can_hold
 from planner.search.chunked import solve_chunked
 from planner.search.depths import Depth, Leanest, batches, depths, fill
 from planner.search.inner import Allows, Inner
@@ -148,10 +151,20 @@ class _Relaxing:
         cost_together(self.blocks, others)
         for depth in found:
             self._promise(depth)
+        if not np.isfinite(self.known):
+            found = [depth for depth in found if self._holds(depth)]
         for depth in found:
             for order, some in batches(depth, BATCH):
                 self._relax(depth, order, some)
             self._learn(depth.pp)
+
+    def _holds(self, depth: Depth) -> bool:
+        """Leave only rows of a depth whose ranks may hold all layers; whether there are any."""
+        if depth.pp > 1:
+            v_shaped = any(schedule in V_SHAPED for schedule, _ in depth.schedules)
+            table = depth.table(depth.orders[0], depth.rows)
+            depth.keep(can_hold(self.blocks, table, self.terms.limit_bytes, v_shaped))
+        return len(depth.rows) > 0
 
     def _near(self) -> float:
         """Bounds below it are kept."""

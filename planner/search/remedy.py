@@ -46,7 +46,7 @@ class Remedy:
 def any_plan(blocks: Blocks, terms: Terms) -> Plan | None:
     """Some plan that fits; None where there is none."""
     space = relaxed_space(blocks, terms)
-    found = Search(blocks, space, time_limit_seconds=0.0).run()
+    found = Search(blocks, space, first=True).run()
     return plan_of(blocks, found.solved[0]) if found.solved else None
 
 

@@ -91,9 +91,7 @@ def tables_of(blocks: Blocks, objective: Objective) -> list[Table]:
         for candidates in space.legal(
             blocks.model, blocks.cluster, blocks.workload, blocks.runtime, devices
         ):
-            for start in range(0, len(candidates), CHUNK):
-                part = candidates.take(np.arange(start, min(start + CHUNK, len(candidates))))
-                found.append(_table(blocks, part))
+            found += [_table(blocks, part) for part in candidates.parts(CHUNK)]
     return found
 
 

@@ -30,13 +30,15 @@ PACKED = r"packed sequences"
 FULLY_SHARDED = r"fsdp|zero-?3|torchtitan|composer"
 SHARDS_ITS_OPTIMIZER = r"nemo|megatron-core|mcore|megatron-bridge|nanotron"
 DTYPES: tuple[tuple[str, Dtype], ...] = (
-    (r"fp4|fp8|float8|e4m3", "fp8"),
+    (r"fp4|float4|e2m1", "fp4"),
+    (r"fp8|float8|e4m3|e5m2", "fp8"),
     (r"bf16|bfloat16", "bf16"),
     (r"fp16|float16|half", "fp16"),
     (r"tf32", "tf32"),
     (r"fp32|float32", "fp32"),
 )
 SUBSTITUTES: dict[Dtype, tuple[Dtype, ...]] = {
+    "fp4": ("fp4", "fp8", "bf16", "fp16"),
     "fp8": ("fp8", "bf16", "fp16"),
     "bf16": ("bf16", "fp16"),
     "fp16": ("fp16", "bf16"),
@@ -267,7 +269,7 @@ def _dtype(run: Run, cluster: ClusterSpec) -> tuple[Dtype, tuple[str, ...]]:
     found = next((dtype for dtype in wanted if dtype in device.peak_flops), None)
     if found is None:
         raise UnusableError(f"no {said or 'bf16'} FLOP/s of {device.name} known")
-    if found == said and "fp4" not in text:
+    if found == said:
         return found, ()
     return found, (f"dtype {run.dtype or 'unknown'} on {device.name}, {found} assumed",)
 

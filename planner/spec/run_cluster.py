@@ -63,9 +63,6 @@ DEVICES = (
 )
 """Pattern, entry of the catalog, what the name leaves open."""
 
-SAME_MEMORY = {"gb300": "b300"}
-"""Devices whose memory the catalog's sources do not print, and the one that has the same chip."""
-
 WHOLE_RACKS = frozenset({"gb200", "gb300"})
 CARDS = {"edr": 100.0, "hdr": 200.0, "ndr": 400.0, "xdr": 800.0, "omni-path": 100.0, "opa": 100.0}
 """Gb/s of one card by the name of its generation."""
@@ -121,12 +118,7 @@ def accelerator_of(gpu: str, per_node: int | None = None) -> tuple[Accelerator, 
 
 @functools.cache
 def _accelerator(name: str) -> Accelerator:
-    found = catalog.find_accelerator(name)
-    if found.memory_bytes is None and name in SAME_MEMORY:
-        other = _accelerator(SAME_MEMORY[name])
-        fields = ("memory_bytes", "memory_bandwidth_bytes_per_second")
-        return found.replace(**{field: getattr(other, field) for field in fields})
-    return found
+    return catalog.find_accelerator(name)
 
 
 def _half(whole: Accelerator) -> Accelerator:
@@ -147,10 +139,9 @@ def _half(whole: Accelerator) -> Accelerator:
 
 
 def _node(accelerator: Accelerator) -> tuple[Node, tuple[str, ...]]:
-    family = {"gb300": "gb200"}.get(accelerator.name, accelerator.name)
     designs = {node.accelerator: node for node in _designs()}
-    if family in designs:
-        return designs[family], ()
+    if accelerator.name in designs:
+        return designs[accelerator.name], ()
     return _sheet_node(accelerator), (f"no node of {accelerator.name} known, links assumed",)
 
 

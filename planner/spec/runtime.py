@@ -61,7 +61,8 @@ class Runtime(Document):
     matrix product of a layer is not done again.
     axis_order: innermost axis first; ranks that differ only in the first axis are neighbours.
     stage_split: how it cuts the layers when nobody says (planner.search.stage_split).
-    overlaps_tp: tensor-parallel collectives run in pieces beside the products they feed.
+    overlaps_tp: tensor-parallel collectives run in pieces beside the products they feed (but those
+    in fp4).
     overlaps_p2p: between chunks (vpp) transfers pass while other chunks compute.
     prefetches_parameters: ZeRO 3 gathers the next layer while this one computes.
     overlap_slowdown: how much longer compute takes while communication runs beside it.

@@ -1,4 +1,11 @@
-"""Workload: how much is computed in one step, in which number format."""
+"""Workload: how much is computed in one step, in which number format.
+
+fp8 and fp4 are formats of matrix products only: what they multiply is brought to them first, and
+weights, activations, gradients and messages stay in bf16, main weights and the optimiser in fp32.
+fp4 is a 4-bit float with a scale of 8 bits for every 16 elements, as NVFP4 has it (NVIDIA 2025,
+arXiv 2509.25149: all three products of a linear layer; embedding, head, norms, attention and the
+reductions of tensor parallelism stay in 16 bits, main weights, gradients and optimiser in fp32).
+"""
 
 from typing import Literal
 
@@ -6,7 +13,7 @@ import pydantic
 
 from planner.spec.documents import Document
 
-Dtype = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8"]
+Dtype = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4"]
 Phase = Literal["forward", "backward"]
 
 DTYPE_BYTES: dict[str, int] = {
@@ -17,11 +24,20 @@ DTYPE_BYTES: dict[str, int] = {
     "fp16": 2,
     "fp8": 1,
 }
+"""Of an element that is stored or sent; nothing is stored in fp4 alone."""
+
+FP4_BYTES = 0.5 + 1 / 16
+"""Of an operand of a product in fp4: four bits and its part of a scale."""
+
+WEIGHT_COPY_BYTES = {"fp4": 2 * FP4_BYTES}
+"""Kept for every weight besides the stored one: both layouts of what products read, made once for
+all microbatches of a step. With fp8 they replace the stored one (fp8_param_gather), 2 bytes again;
+Megatron-Bridge's recipe for NVFP4 turns that off."""
 
 
 def stored_dtype(dtype: str) -> str:
-    """The format in which weights and activations are kept: fp8 products keep them in bf16."""
-    return "bf16" if dtype == "fp8" else dtype
+    """The format in which weights and activations are kept: fp8 and fp4 products keep bf16."""
+    return "bf16" if dtype in ("fp8", "fp4") else dtype
 
 
 class Workload(Document):

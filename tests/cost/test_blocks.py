@@ -57,6 +57,15 @@ def test_more_bandwidth_is_never_slower(runtime: Runtime, tp: int, cp: int, fact
     assert all(quick[phase] <= slow[phase] * SLACK for phase in slow)
 
 
+def test_no_product_in_fp4_runs_beside_its_exchange() -> None:
+    peaks = dict.fromkeys(("bf16", "fp8", "fp4"), "100TFLOP/s")
+    blocks = asked(wide(), gpu_cluster(nodes=8, peak_flops=peaks), plain_runtime())
+    for dtype, hides in (("fp8", True), ("fp4", False)):
+        chosen = blocks.changed(workload=blocks.workload.replace(dtype=dtype))
+        apart, beside = (layer(with_traits(chosen, overlaps_tp=on), tp=4) for on in (False, True))
+        assert (beside.forward_tp < apart.forward_tp) == hides
+
+
 @DRAWN
 @given(runtimes(layer_host_seconds=0.0), st.sampled_from([2, 4, 8]))
 def test_hidden_and_exposed_exchange_are_all_of_it(runtime: Runtime, tp: int) -> None:

@@ -252,6 +252,22 @@ def test_states_by_hand() -> None:
     assert states / parameters == pytest.approx(expected, rel=1e-5)
 
 
+def test_narrow_products_keep_the_states_of_16_bits() -> None:
+    """fp8 weights stand in for 16-bit ones; those of fp4 (4.5 bits, twice) stand beside them."""
+    bf16, fp8, fp4 = (
+        memory_of(asked_in(dtype), one_row(wide())) for dtype in ("bf16", "fp8", "fp4")
+    )
+    others_alike(bf16, fp8)
+    others_alike(bf16, fp4, "weights")
+    assert fp4.weights == pytest.approx(bf16.weights * (2 + 2 * 4.5 / 8) / 2)
+
+
+def asked_in(dtype: str) -> Blocks:
+    peaks = dict.fromkeys(("bf16", "fp8", "fp4"), "100TFLOP/s")
+    blocks = asked(wide(), gpu_cluster(nodes=8, peak_flops=peaks), plain_runtime())
+    return blocks.changed(workload=blocks.workload.replace(dtype=dtype))
+
+
 @pytest.mark.parametrize(("tp", "ep", "copies"), [(1, 4, 2), (2, 4, 4), (1, 8, 1), (2, 1, 16)])
 def test_experts_are_divided_over_the_ranks_that_have_copies(tp: int, ep: int, copies: int) -> None:
     """8 experts, dp=8: dp*tp/ep ranks hold the same experts, dp ranks the same dense weights."""

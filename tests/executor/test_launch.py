@@ -1,5 +1,6 @@
 """Whole runs through the launcher and torchrun: real processes, so few of them."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -146,18 +147,26 @@ def children() -> list[int]:
     return sorted(found)
 
 
-def disturb(act: Callable[[int], None], found: list[int]) -> threading.Thread:
-    """Act on rank 1 once both ranks train."""
+@contextlib.contextmanager
+def disturbed(act: Callable[[int], None]) -> Iterator[list[int]]:
+    """Act on rank 1 once both ranks train, if they ever do; yields where both pids will be."""
+    found: list[int] = []
+    over = threading.Event()
 
     def wait() -> None:
         while not (len(ranks := children()) == 2 and both_train(ranks[0])):
-            time.sleep(0.02)
+            if over.wait(0.02):
+                return
         found.extend(ranks)
         act(ranks[1])
 
     thread = threading.Thread(target=wait)
     thread.start()
-    return thread
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
 
 
 def both_train(pid: int) -> bool:
@@ -172,27 +181,25 @@ def both_train(pid: int) -> bool:
 
 
 def test_a_killed_rank_ends_the_run_at_once() -> None:
-    found: list[int] = []
-    thread = disturb(lambda pid: os.kill(pid, signal.SIGKILL), found)
-    with pytest.raises(RunError, match=r"(?s)rank 1 was killed by signal 9.*it was at: step"):
+    named = pytest.raises(RunError, match=r"(?s)rank 1 was killed by signal 9.*it was at: step")
+    with disturbed(lambda pid: os.kill(pid, signal.SIGKILL)) as found, named:
         run_plan(make_plan("llama", dp=2), steps=100_000)
-    thread.join()
+    assert len(found) == 2
     assert not any(map(alive, found))
 
 
 def test_a_stopped_rank_ends_the_run_within_the_timeout() -> None:
-    found: list[int] = []
     stopped: list[float] = []
 
     def stop(pid: int) -> None:
         os.kill(pid, signal.SIGSTOP)
         stopped.append(time.perf_counter())
 
-    thread = disturb(stop, found)
-    with pytest.raises(RunError, match=r"rank 1 stopped making progress.*is stopped"):
+    named = pytest.raises(RunError, match=r"rank 1 stopped making progress.*is stopped")
+    with disturbed(stop) as found, named:
         run_plan(make_plan("llama", pp=2), steps=100_000, timeout_seconds=4.0)
     assert time.perf_counter() - stopped[0] < 4.0 + 20.0  # the 100,000 steps take far longer
-    thread.join()
+    assert len(found) == 2
     assert not any(map(alive, found))
 
 

@@ -123,6 +123,15 @@ def test_silence_of_all_ranks_ends_the_run_and_says_where_they_are(tmp_path: Pat
     assert time.perf_counter() - start < 30
 
 
+def test_ranks_may_start_slowly_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("time.sleep(2.5)", tmp_path, timeout_seconds=0.1)
+    monkeypatch.setattr(progress, "STARTING_SECONDS", 0.5)
+    with pytest.raises(RunError, match=r"(?s)within the timeout of 0.5 s.*rank 1: starting"):
+        run("time.sleep(60)", tmp_path, timeout_seconds=0.1)
+
+
 def test_progress_keeps_the_last_mark_of_every_rank(tmp_path: Path) -> None:
     path = tmp_path / "progress"
     progress.create(path, 2)

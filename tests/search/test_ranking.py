@@ -1,11 +1,17 @@
 """The search: proven by its bound, monotone in memory, clear when nothing fits."""
 
+import dataclasses
 import re
 
+import numpy as np
 import pytest
 
+from planner.cost.blocks import Blocks
 from planner.cost.estimate import estimate
-from planner.search import optimum, planning, question, ranking, tabulated_space
+from planner.search import exact, optimum, planning, question, ranking, tabulated_space
+from planner.search.ranking import OutOfTimeError
+from planner.search.relaxed_space import Space, relaxed_space
+from planner.search.terms import Terms
 from planner.search.wishes import Wishes
 from planner.simulator.replay import replay
 from planner.spec.documents import InputError
@@ -45,6 +51,18 @@ def test_a_time_limit_leaves_an_honest_gap() -> None:
     assert cut.lower_bound_seconds is not None
     assert cut.lower_bound_seconds <= best.step_seconds * (1 + 1e-12)
     assert early.step_seconds >= best.step_seconds * (1 - 1e-12)
+
+
+def test_a_time_limit_before_the_first_plan_claims_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(asked: Blocks, terms: Terms) -> Space:
+        return dataclasses.replace(relaxed_space(asked, terms), known=np.inf)
+
+    monkeypatch.setattr(exact, "relaxed_space", unknown)
+    asked = blocks(llama_like(layers=8), gpu_cluster(nodes=4))
+    with pytest.raises(OutOfTimeError, match=r"within --time-limit 0: \d+ of \d+ choices were not"):
+        planning.choose(asked, wishes=Wishes(time_limit_seconds=0.0))
 
 
 def test_no_bound_is_claimed_on_shared_cores() -> None:

@@ -33,6 +33,17 @@ def test_predictions_keep_the_order_of_the_runs_and_stand_in_their_band() -> Non
         assert 0 < predicted.low_seconds <= predicted.step_seconds <= predicted.high_seconds
 
 
+def test_every_device_that_rows_name_takes_the_nearest_calibration() -> None:
+    """None may differ from its entry in the catalog, or the calibration does not count for it."""
+    known = [
+        name for name in catalog.list_accelerators() if catalog.find_accelerator(name).peak_flops
+    ]
+    cases = [case(gpu=name, gpus_per_node=None, dtype=None, runtime="nemo") for name in known]
+    for name, predicted in zip(known, predict_runs(cases), strict=True):
+        assert isinstance(predicted, RunPrediction)
+        assert "h100-sxm--nemo" in predicted.notes[0], name
+
+
 def test_a_peak_near_the_memory_is_at_risk() -> None:
     small, large = case(), case(n_layers=48, hidden=16384, n_heads=128, n_kv_heads=128)
     for found in (small, large):

@@ -123,7 +123,7 @@ def test_a_number_of_another_variant_is_not_called_measured():
 
 
 def test_what_the_sources_do_not_say_stays_empty():
-    assert catalog.find_accelerator("gb300").memory_bytes is None
+    assert catalog.find_accelerator("gb300").price_usd_per_hour is None
     assert catalog.find_accelerator("a10g").peak_flops == {}
     assert catalog.find_accelerator("v100-32").price_usd_per_hour is None
     assert "bf16" not in catalog.find_accelerator("v100-16").peak_flops
