@@ -1,7 +1,8 @@
 """Rank: how one process of a job finds its place, its device and the other ranks, and how it ends.
 
-RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT come from our launcher or from torchrun.
-Exit code 2: bad input, 1: anything else.
+RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT come from our launcher, from torchrun or
+from a user. Exit code 2: bad input (an address where nobody is, too, unless our launcher made it),
+1: anything else.
 """
 
 import datetime
@@ -19,7 +20,7 @@ from executor.formats import set_matrix_units
 from executor.mesh import Mesh, make_mesh
 from executor.orphans import die_with_parent
 from executor.progress import MEETING, STARTING_SECONDS, Progress
-from executor.rendezvous import meet
+from executor.rendezvous import NotMetError, meet, unconnected
 from executor.supervisor import DIRECTORY, PARENT, write_report
 from planner.spec import runnable
 from planner.spec.cluster import Backend
@@ -36,12 +37,22 @@ def own_rank(plan: Plan, module: str, command: str) -> int:
             f"RANK and WORLD_SIZE are not set; start all ranks with `{command}` or "
             f"`torchrun --standalone --nproc-per-node {needed} -m {module} PLAN`"
         )
-    if (given := int(os.environ["WORLD_SIZE"])) != needed:
+    if (given := _number("WORLD_SIZE")) != needed:
         raise InputError(
             f"WORLD_SIZE is {given}, the plan ({plan.layout}) needs {needed} ranks; "
             f"start it with --nproc-per-node {needed}"
         )
-    return int(os.environ["RANK"])
+    if (rank := _number("RANK")) >= needed:
+        raise InputError(f"RANK is {rank}, of {needed} ranks; give one from 0 to {needed - 1}")
+    return rank
+
+
+def _number(key: str, default: str | None = None) -> int:
+    """An environment variable that counts. Raises InputError."""
+    text = os.environ.get(key, default)
+    if text is None or not text.isdecimal():
+        raise InputError(f"{key} is {text!r}; it must be a number from 0 on")
+    return int(text)
 
 
 def own_device(backend: Backend, plan: Plan) -> torch.device:
@@ -50,7 +61,12 @@ def own_device(backend: Backend, plan: Plan) -> torch.device:
     if backend == "gloo":
         torch.set_num_threads(1)
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    local, there = _number("LOCAL_RANK", "0"), torch.cuda.device_count()
+    if local >= there:
+        raise InputError(
+            f"LOCAL_RANK is {local}, this machine has {there} GPUs; start no more ranks on it"
+        )
+    device = torch.device("cuda", local)
     torch.cuda.set_device(device)
     return device
 
@@ -64,7 +80,10 @@ def join(
     timeout = datetime.timedelta(seconds=timeout_seconds)
     both = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
     store, _, ranks = meet(max(timeout, datetime.timedelta(seconds=STARTING_SECONDS)))
-    dist.init_process_group(both, store=store, rank=rank, world_size=ranks, timeout=timeout)
+    try:
+        dist.init_process_group(both, store=store, rank=rank, world_size=ranks, timeout=timeout)
+    except RuntimeError as error:
+        raise NotMetError(unconnected(rank, error)) from None
     mesh = make_mesh(plan.layout, rank, backend, timeout, bool(runnable.experts(plan.model)))
     assert mesh is not None
     return mesh
@@ -93,6 +112,10 @@ def finish(work: Callable[[], int]) -> NoReturn:
         _report(error)
         sys.stderr.write(f"executor: {error}\n")
         code = 2
+    except NotMetError as error:
+        _report(error)
+        sys.stderr.write(f"executor: {error}\n")
+        code = 1 if under_launcher() else 2
     except Exception as error:  # a rank that fails must tell its parent, whatever it was
         _report(error)
         traceback.print_exc()

@@ -11,27 +11,127 @@ that it is alive:
 
 An old T is never answered: who drew it is gone. All ranks of an attempt have ended before torchrun
 starts the next.
+
+Ranks that do not find each other end with one line: where, how long, why, and the way out.
 """
 
+import os
+import socket
 import time
 import uuid
 from datetime import timedelta
 
 import torch.distributed as dist
 
+from planner.spec.documents import InputError
+
 FIRST_SECONDS, LAST_SECONDS = 0.005, 0.5
 """How long a rank waits for an answer before it looks for a newer attempt: longer and longer."""
+PROBE_SECONDS = 0.05
+"""From one look whether rank 0 is there yet to the next."""
 NAME = "meshwright/attempt"
+
+
+AGENT = "TORCHELASTIC_USE_AGENT_STORE"
+"""Set by torchrun where its agent, and not rank 0, serves the store."""
+
+
+class NotMetError(Exception):
+    """Ranks that did not find each other."""
 
 
 def meet(timeout: timedelta) -> tuple[dist.Store, int, int]:
     """The attempt's store, this process's rank, and how many there are.
 
-    The environment says where. Raises when others do not come in time.
+    The environment says where. Raises NotMetError when others do not come in time, InputError for
+    an address that is none.
     """
-    store, rank, ranks = next(dist.rendezvous("env://", timeout=timeout))
+    (host, port), waited = _address(), f"within the timeout of {timeout.total_seconds():g} s"
+    where = f"{host}:{port}"
+    if not _serves():
+        _reach(host, port, timeout, f"rank {os.environ['RANK']} reached nobody at {where} {waited}")
+    try:
+        store, rank, ranks = next(dist.rendezvous("env://", timeout=timeout))
+    except dist.DistError as error:
+        raise NotMetError(_unmet(where, waited, error)) from None
     store.set_timeout(timeout)
-    return dist.PrefixStore(agree(store, rank, ranks, timeout), store), rank, ranks
+    try:
+        name = agree(store, rank, ranks, timeout)
+    except (dist.DistError, TimeoutError) as error:
+        raise NotMetError(
+            f"rank {rank} came to {where}, but not all others did {waited}: {_first_line(error)}; "
+            f"start all {ranks} ranks at the same time, or wait longer with --timeout"
+        ) from None
+    return dist.PrefixStore(name, store), rank, ranks
+
+
+def _address() -> tuple[str, int]:
+    """Where the store is, as the environment says. Raises InputError."""
+    for key, example in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")):
+        if not os.environ.get(key):
+            raise InputError(
+                f"{key} is not set; give all ranks the address of rank 0's machine and a free "
+                f"port of it ({key}={example}), or start them with torchrun"
+            )
+    port = os.environ["MASTER_PORT"]
+    if not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise InputError(f"MASTER_PORT is {port!r}, no port; give one from 1 to 65535")
+    return os.environ["MASTER_ADDR"], int(port)
+
+
+def _serves() -> bool:
+    """Whether this rank serves the store: the first, unless torchrun's agent does."""
+    return os.environ["RANK"] == "0" and os.environ.get(AGENT) != "True"
+
+
+def _reach(host: str, port: int, timeout: timedelta, otherwise: str) -> None:
+    """Wait until somebody listens there: if nobody does, torch prints the stack of its library.
+
+    Raises NotMetError.
+    """
+    end = time.monotonic() + timeout.total_seconds()
+    while (left := end - time.monotonic()) > 0:
+        try:
+            socket.create_connection((host, port), timeout=left).close()
+            return
+        except OSError as error:
+            cause = error.strerror or str(error)
+        time.sleep(PROBE_SECONDS)
+    raise NotMetError(
+        f"{otherwise} ({cause}); start rank 0 there with the same MASTER_ADDR and MASTER_PORT, or "
+        f"wait longer with --timeout"
+    )
+
+
+def _unmet(where: str, waited: str, error: dist.DistError) -> str:
+    if not _serves():
+        return (
+            f"rank {os.environ['RANK']}: what listens at {where} is not, or no longer, where ranks "
+            f"meet ({_first_line(error)}); correct MASTER_ADDR and MASTER_PORT, or start all again"
+        )
+    if isinstance(error, dist.DistNetworkError):
+        return (
+            f"rank 0 cannot serve at {where} ({_first_line(error)}); give all ranks this machine's "
+            f"address as MASTER_ADDR and a free port of it as MASTER_PORT"
+        )
+    return (
+        f"rank 0 waited at {where}, and not all {os.environ['WORLD_SIZE']} ranks came {waited} "
+        f"({_first_line(error)}); start the others with the same MASTER_ADDR and MASTER_PORT, or "
+        f"wait longer with --timeout"
+    )
+
+
+def unconnected(rank: int, error: RuntimeError) -> str:
+    """What to say where ranks have met and do not reach each other directly."""
+    device = os.environ.get("GLOO_SOCKET_IFNAME", "chosen by the host's name")
+    return (
+        f"rank {rank} met the others and could not connect to all of them ({_first_line(error)}); "
+        f"give all ranks a network device that they share as GLOO_SOCKET_IFNAME (now: {device})"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0].rstrip(".")
 
 
 def agree(store: dist.Store, rank: int, ranks: int, timeout: timedelta) -> str:
