@@ -15,9 +15,10 @@ RECORD = struct.Struct("d56s")
 
 STARTING = "starting"
 STARTING_SECONDS = 60.0
-"""How long ranks may be silent until all have met, if no longer time-out is given: importing torch
-takes 2 s on an idle machine and was seen to take 10 on a busy one."""
+"""How long ranks may be silent until all have met and built their part of the model, if no longer
+time-out is given: importing torch takes 2 s on an idle machine, and took 10 on a busy one."""
 MEETING = "meeting the other ranks"
+BUILDING = "building the model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class Mark:
 
     @property
     def starting(self) -> bool:
-        """Whether the rank has not met the others yet."""
-        return self.doing in ("", MEETING)
+        """Whether the rank is not ready to work yet."""
+        return self.doing in ("", MEETING, BUILDING)
 
 
 def create(path: Path, ranks: int) -> None:

@@ -7,7 +7,7 @@
                        gloo aborts for it
     a rank hangs       its neighbours time out; the rank that did not is named, a stopped process
                        first. If nobody times out, silence of all ranks ends the run (until
-                       they have met, STARTING_SECONDS of it)
+                       they are ready, STARTING_SECONDS of it)
 
 No process outlives the call, and none outlives this process (executor.orphans).
 """

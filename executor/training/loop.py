@@ -18,7 +18,7 @@ from torch import Tensor
 from executor import collectives, data
 from executor.apply import Share, apply
 from executor.mesh import Mesh
-from executor.progress import Progress
+from executor.progress import BUILDING, Progress
 from executor.runner import Runner
 from executor.train import counts_loss
 from executor.training.history import StepRecord
@@ -57,7 +57,7 @@ class Loop:
         task: Task,
         progress: Progress,
     ):
-        progress.mark("building the model")
+        progress.mark(BUILDING)
         self.plan, self.mesh, self.device = plan, mesh, device
         self.options, self.task, self.progress = options, task, progress
         self.share: Share = apply(

@@ -8,11 +8,12 @@ bytes of n layers of a kind grow with n. So with
 
     sum_i n_ik >= layers of kind k that the model has         for every k
 
-is necessary; with one kind of layers and one chunk per rank it is sufficient too. Bytes are those
-of 1f1b: no schedule of chunks in the order of ranks has fewer microbatches in flight on any rank
-(interleaved, with v chunks: (v - 1) p + 2 (p - i) - 1 >= v (p - i) chunks on rank i, since
-p - 1 + i (v - 2) >= 0). In a V embedding and head share a rank and all ranks hold about the same;
-there every rank is given what the last one between them has.
+is necessary; with one kind of layers, one chunk per rank and recomputation that every rank chooses
+for itself it is sufficient too. Bytes are those of 1f1b: no schedule of chunks in the order of
+ranks has fewer microbatches in flight on any rank (interleaved, with v chunks:
+(v - 1) p + 2 (p - i) - 1 >= v (p - i) chunks on rank i, since p - 1 + i (v - 2) >= 0). In a V
+embedding and head share a rank and all ranks hold about the same; there every rank is given what
+the last one between them has.
 
 It costs far less than a cut, and is asked where no plan is known: then choices are many, and most
 cannot hold the model.

@@ -24,12 +24,15 @@ A likelihood other than rho may be asked (`Student`). evidence of a fit: the log
 likelihood, less what does not depend on the priors, by Laplace's approximation (MacKay 1992):
 
     -1/2 * [ the minimum + sum_j log s_j**2 + log det( J'J + diag(1/s_j**2) ) ]
+
+Without run i it is that of the others (`evidence_without`), whose minimum one step of Gauss and
+Newton finds from the minimum of all: nothing is predicted again.
 """
 
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -149,12 +152,24 @@ def time_names(cases: Sequence[Case]) -> tuple[ConstantName, ...]:
 class Fit:
     """Fitted constants with where they may lie. sigmas: the spread of each one's log.
 
-    evidence: how well the priors with the runs explain the runs (top of the file).
+    evidence: how well the priors with the runs explain the runs (top of the file). scale: of the
+    priors, the sum of the logs of their spreads; terms, slopes: signed roots of what is minimised,
+    first those of the runs, and their derivatives at the minimum.
     """
 
     constants: dict[ConstantName, Constant]
     sigmas: dict[ConstantName, float]
     evidence: float = 0.0
+    scale: float = 0.0
+    terms: Floats = field(default_factory=lambda: np.zeros(0), compare=False, repr=False)
+    slopes: Floats = field(default_factory=lambda: np.zeros((0, 0)), compare=False, repr=False)
+
+    def evidence_without(self, run: int) -> float:
+        """The same of the other runs, linearised where all of them have their minimum."""
+        terms, slopes = (np.delete(each, run, axis=0) for each in (self.terms, self.slopes))
+        step = np.linalg.lstsq(slopes, -terms, rcond=None)[0]
+        left = terms + slopes @ step
+        return _evidence(0.5 * float(left @ left), self.scale, slopes)
 
     @property
     def values(self) -> dict[str, float]:
@@ -231,9 +246,15 @@ def solve(
     noise = max(1.0, float(np.median(np.abs(found.fun[:count]))) / 0.6745)
     sigma = np.sqrt(np.diag(np.linalg.inv(data.T @ data / noise**2 + np.diag(1 / spread**2))))
     constants = {n: _constant(*each) for n, *each in zip(names, found.x, sigma, strict=True)}
-    curved = np.linalg.slogdet(found.jac.T @ found.jac)[1]
-    evidence = -float(found.cost) - float(np.log(spread).sum()) - 0.5 * float(curved)
-    return Fit(constants, dict(zip(names, sigma.tolist(), strict=True)), evidence)
+    scale = float(np.log(spread).sum())
+    evidence = _evidence(float(found.cost), scale, found.jac)
+    sigmas = dict(zip(names, sigma.tolist(), strict=True))
+    return Fit(constants, sigmas, evidence, scale, found.fun, found.jac)
+
+
+def _evidence(cost: float, scale: float, slopes: Floats) -> float:
+    curved = np.linalg.slogdet(slopes.T @ slopes)[1]
+    return -cost - scale - 0.5 * float(curved)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ k, q     which share of these spreads remains within one kind of cluster, and of
          that a constant explains set that constant free.
 
 Peaks are fitted by rho of planner.search.fitting and k = NARROW. Runs are left out one by one for
-the error that a further run of this cluster will have, and for the band; k and q stay those of all
-runs.
+the error that a further run of this cluster will have, and for the band; k and q are then those
+under which the others are most probable, of the ones that were gone through for all of them
+(`Fit.evidence_without`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,12 +97,15 @@ def fit_own(cases: Sequence[Case], start: Calibration | None, date: str, where: 
     pair = first.cluster.accelerator.name, first.runtime.name
     asked = own_time(first, start, spreads_between(known_calibrations()))
     tables = CaseTables(timed)
-    found, degree = asked.fit(tables)
+    tried = asked.tried(tables)
+    found = most_probable(tried).fit
     fixed = _others(start, found)
     memory = fit_own_memory(weighed, scaled(asked.priors, NARROW))
 
     def again(some: CaseTables, begin: Values | None) -> Fit:
-        return asked.fit_at(degree, some, begin)
+        kept = {id(case) for case in some.cases}
+        (left,) = (i for i, case in enumerate(tables.cases) if id(case) not in kept)
+        return asked.fit_at(most_probable(tried, without=left).degree, some, begin)
 
     held = held_out(tables, list(range(len(timed))), again, found.values, fixed)
     measured = np.array([case.step_seconds for case in timed], dtype=np.float64)
@@ -134,12 +138,24 @@ class Degree(NamedTuple):
     noise: float
 
 
-class _Found(NamedTuple):
-    """evidence: of the runs; that of the fit leaves out what depends on the noise alone."""
+class Tried(NamedTuple):
+    """A degree, and the most probable constants under it. runs: how many were fitted."""
 
-    evidence: float
     fit: Fit
     degree: Degree
+    runs: int
+
+    def evidence(self, without: int | None = None) -> float:
+        """Of all runs, or of all but one; that of the fit leaves out what depends on the noise."""
+        if without is None:
+            return self.fit.evidence - self.runs * float(np.log(self.degree.noise))
+        fewer = (self.runs - 1) * float(np.log(self.degree.noise))
+        return self.fit.evidence_without(without) - fewer
+
+
+def most_probable(tried: Sequence[Tried], without: int | None = None) -> Tried:
+    """The degree under which the runs are most probable, or all but one of them."""
+    return max(tried, key=lambda each: each.evidence(without))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,31 +170,32 @@ class OwnTime:
     loss: Student
 
     def fit(self, tables: CaseTables) -> tuple[Fit, Degree]:
-        """The most probable constants, and the degree under which the runs are most probable.
-
-        Shares, and noises, are gone through for as long as the runs become more probable.
-        """
-        best: _Found | None = None
-        for noise in NOISES:
-            found = self._along_shares(tables, noise, best and best.fit.values)
-            if best and found.evidence <= best.evidence:
-                break
-            best = found
-        assert best is not None
+        """The most probable constants, and the degree under which the runs are most probable."""
+        best = most_probable(self.tried(tables))
         return best.fit, best.degree
 
-    def _along_shares(self, tables: CaseTables, noise: float, begin: Values | None) -> _Found:
-        best: _Found | None = None
+    def tried(self, tables: CaseTables) -> list[Tried]:
+        """Degrees: shares, and noises, for as long as the runs become more probable."""
+        found: list[Tried] = []
+        for noise in NOISES:
+            begin = most_probable(found).fit.values if found else None
+            along = self._along_shares(tables, noise, begin)
+            worse = found and most_probable(along).evidence() <= most_probable(found).evidence()
+            found += along
+            if worse:
+                break
+        return found
+
+    def _along_shares(self, tables: CaseTables, noise: float, begin: Values | None) -> list[Tried]:
+        found: list[Tried] = []
         for share in SHARES:
             degree = Degree(share, noise)
             fit = self.fit_at(degree, tables, begin)
             begin = fit.values
-            evidence = fit.evidence - len(tables.cases) * float(np.log(noise))
-            if best and evidence <= best.evidence:
+            found.append(Tried(fit, degree, len(tables.cases)))
+            if len(found) > 1 and found[-1].evidence() <= found[-2].evidence():
                 break
-            best = _Found(evidence, fit, degree)
-        assert best is not None
-        return best
+        return found
 
     def fit_at(self, degree: Degree, tables: CaseTables, begin: Values | None = None) -> Fit:
         """The most probable constants, where so much of the spreads and the noise remains."""

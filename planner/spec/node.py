@@ -4,7 +4,20 @@ A node holds devices of one kind joined by a fabric (NVLink, XGMI, PCIe); networ
 the nodes. Bandwidths are those that collectives reach, not those of the data sheet, per device
 and direction when all devices of the node send at once: a card shared by 8 devices counts for
 an eighth. The rack of GB200 NVL72 is one node of 72 devices: a node is what one fabric joins.
+
+Tori. The chips of a TPU pod have links to neighbours only, in two or three dimensions with ends
+joined. Tiers know no dimensions, so a torus is described by what a ring of chips gets of it, the
+way that compilers lay out collectives along its axes:
+
+    fabric     a ring along one axis, both ways: 2 links of a chip, whatever the number of axes
+    network    from a host or a cube of chips to the others of its pod: the links of its surface,
+               shared by its chips (f links of n chips give f/n a chip)
+    pods       the data-centre network between pods
+
+A group over several axes at once can use the links of all of them and is faster than that.
 """
+
+from typing import Self
 
 import pydantic
 
@@ -34,7 +47,8 @@ class Link(Frozen):
 class Node(Document):
     """A design of a machine. accelerator: the catalog's name of the device.
 
-    provenance: by field, with dots (`fabric.latency_seconds`).
+    pods: what joins more nodes than the network does, which are pod_devices together (None: the
+    network joins any number). provenance: by field, with dots (`fabric.latency_seconds`).
     """
 
     SCHEMA = "node/1"
@@ -44,18 +58,35 @@ class Node(Document):
     devices_per_node: int = pydantic.Field(ge=1)
     fabric: Link
     network: Link
+    pods: Link | None = None
+    pod_devices: int | None = pydantic.Field(default=None, ge=1)
     backend: Backend = "nccl"
     description: str = ""
     notes: str = ""
     provenance: dict[str, Provenance] = {}
 
+    @pydantic.model_validator(mode="after")
+    def _pods_hold_nodes(self) -> Self:
+        if (self.pods is None) != (self.pod_devices is None):
+            raise ValueError("pods and pod_devices belong together; give both or neither")
+        if self.pod_devices and self.pod_devices % self.devices_per_node:
+            raise ValueError(
+                f"pod_devices: {self.pod_devices} is no multiple of devices_per_node="
+                f"{self.devices_per_node}"
+            )
+        return self
+
 
 def make_cluster(node: Node, accelerator: Accelerator, nodes: int) -> ClusterSpec:
-    """A cluster of equal nodes: the fabric tier and, beyond one node, the network tier."""
+    """A cluster of equal nodes: the fabric tier, beyond one node the network tier, and beyond one
+    pod that of the pods."""
     devices = nodes * node.devices_per_node
+    joined = devices if node.pod_devices is None else min(devices, node.pod_devices)
     tiers = [node.fabric.tier(node.devices_per_node)]
-    if nodes > 1:
-        tiers.append(node.network.tier(devices))
+    if joined > node.devices_per_node:
+        tiers.append(node.network.tier(joined))
+    if node.pods is not None and devices > joined:
+        tiers.append(node.pods.tier(devices))
     return ClusterSpec(
         name=f"{node.name}:{nodes}",
         accelerator=accelerator,

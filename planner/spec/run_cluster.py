@@ -57,13 +57,17 @@ DEVICES = (
     (r"mi325x?", "mi325x", ""),
     (r"mi300x", "mi300x", ""),
     (r"mi250x?", "mi250x", ""),
-    (r"(tpu )?v5p", "tpu-v5p", ""),
-    (r"(tpu )?v5( lite|e)", "tpu-v5e", ""),
+    (r"(tpu )?v5 ?p", "tpu-v5p", ""),
+    (r"(tpu )?v5 ?(lite|e)", "tpu-v5e", ""),
+    (r"(tpu )?(v6 ?e|trillium)", "tpu-v6e", ""),
     (r"(tpu )?v4", "tpu-v4", ""),
 )
 """Pattern, entry of the catalog, what the name leaves open."""
 
 WHOLE_RACKS = frozenset({"gb200", "gb300"})
+TORI = frozenset({"tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e"})
+"""Whose hosts are part of one fabric, so that a row's gpus_per_node says nothing of the links."""
+
 CARDS = {"edr": 100.0, "hdr": 200.0, "ndr": 400.0, "xdr": 800.0, "omni-path": 100.0, "opa": 100.0}
 """Gb/s of one card by the name of its generation."""
 
@@ -88,6 +92,8 @@ def _cluster(
     node, of_node = _node(accelerator)
     if accelerator.name in WHOLE_RACKS and per_node not in (None, node.devices_per_node):
         of_node = (*of_node, f"gpu: nodes of {per_node} in racks of {node.devices_per_node}")
+    elif accelerator.name in TORI and per_node not in (None, node.devices_per_node):
+        of_node = (*of_node, f"gpu: hosts of {per_node} in a torus, {node.devices_per_node} a node")
     elif per_node is not None:
         node = node.replace(devices_per_node=per_node)
     elif devices > node.devices_per_node:

@@ -133,6 +133,32 @@ def test_evidence_prefers_priors_as_wide_as_the_constants_are_apart() -> None:
     assert max(shares, key=lambda share: evidence(share, 0.5 * np.exp(0.5))) == 0.5
 
 
+@pytest.mark.parametrize("degrees", [1e9, 4.0])
+def test_the_evidence_without_a_run_is_that_of_the_other_runs(degrees: float) -> None:
+    """Exactly where model and loss are straight; near with a loss that lets runs go."""
+    priors = {"matmul_efficiency": fitting.Prior(0.5, 0.01, 10.0, 0.3)}
+    measured = SIZES * np.exp(0.05 * np.random.default_rng(3).standard_normal(len(SIZES)))
+
+    def solved(kept: list[int]) -> fitting.Fit:
+        sizes, loss = SIZES[kept], fitting.Student(0.05, degrees)
+        return fitting.solve(
+            lambda values: sizes * 0.5 / values["matmul_efficiency"],
+            measured[kept],
+            ("matmul_efficiency",),
+            np.ones(len(kept)),
+            None,
+            priors,
+            loss,
+        )
+
+    rows = list(range(len(SIZES)))
+    together = solved(rows)
+    for row in rows:
+        alone = solved([each for each in rows if each != row]).evidence
+        near = 1e-3 if degrees > 100 else 0.2
+        assert together.evidence_without(row) == pytest.approx(alone, abs=near)
+
+
 def test_bands_of_drawn_ratios_cover_what_they_say() -> None:
     ratios = np.exp(0.1 * np.random.default_rng(1).standard_normal(400))
     groups = [index % 20 for index in range(400)]

@@ -9,7 +9,7 @@ import pytest
 
 from planner.search.case_tables import CaseTables
 from planner.search.differences import known_calibrations, spreads_between
-from planner.search.own_runs import Degree, OwnTime, own_time
+from planner.search.own_runs import Degree, OwnTime, most_probable, own_time
 from planner.spec import catalog
 from planner.spec.calibration import Calibration
 from planner.spec.run import read_runs
@@ -71,6 +71,15 @@ def test_another_cluster_is_found_although_three_of_ten_runs_are_slow() -> None:
     found, degree = asked().fit(odd)
     assert degree.share > 0.1
     assert error(clean, found.values) < 0.03
+
+
+@pytest.mark.slow
+def test_a_run_left_out_has_no_say_in_how_alike_clusters_are() -> None:
+    """Nine runs as the start says, one that takes four times as long: without it nothing moves."""
+    tried = asked().tried(made({}, {4: 4.0}))
+    shares = [most_probable(tried, without=row).degree.share for row in range(10)]
+    assert shares[4] == min(shares) <= most_probable(tried).degree.share
+    assert {most_probable(tried).degree} <= {each.degree for each in tried}
 
 
 def test_the_less_may_remain_the_nearer_the_start_stays() -> None:

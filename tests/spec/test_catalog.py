@@ -151,10 +151,12 @@ def test_every_cluster_loads_for_any_number_of_nodes(name, nodes):
 def test_every_number_of_a_node_has_a_source(name):
     node = documents.load(Node, catalog.FOLDER / "clusters" / f"{name}.yaml")
     gained = {"fabric.in_network_gain"} if node.fabric.in_network_gain > 1 else set()
+    links = ("fabric", "network", *(("pods",) if node.pods else ()))
     assert set(node.provenance) - gained == {
         "devices_per_node",
-        *(f"{link}.bandwidth_bytes_per_second" for link in ("fabric", "network")),
-        *(f"{link}.latency_seconds" for link in ("fabric", "network")),
+        *(("pod_devices",) if node.pods else ()),
+        *(f"{link}.bandwidth_bytes_per_second" for link in links),
+        *(f"{link}.latency_seconds" for link in links),
     }
 
 
@@ -166,6 +168,19 @@ def test_the_fabric_is_no_faster_than_its_data_sheet_and_faster_than_the_network
     assert sheet is None or fabric.bandwidth_bytes_per_second <= sheet
     assert fabric.bandwidth_bytes_per_second > network.bandwidth_bytes_per_second
     assert fabric.latency_seconds > 0
+
+
+@pytest.mark.parametrize("name", [n for n in catalog.list_clusters() if n.startswith("tpu-")])
+def test_chips_of_a_torus_lose_bandwidth_from_axis_to_pod_to_pods(name):
+    """Beyond a pod there is the data-centre network; a pod's last chip is still inside."""
+    node = documents.load(Node, catalog.FOLDER / "clusters" / f"{name}.yaml")
+    pod = node.pod_devices // node.devices_per_node
+    inside, beyond = (catalog.find_cluster(f"{name}:{nodes}") for nodes in (pod, pod + 1))
+    assert [tier.devices for tier in inside.tiers] == [node.devices_per_node, node.pod_devices]
+    rates = [tier.bandwidth_bytes_per_second for tier in beyond.tiers]
+    assert len(rates) == 3
+    assert rates == sorted(rates, reverse=True)
+    assert rates[1] > 10 * rates[2]
 
 
 def test_a_bare_cluster_name_is_one_node():

@@ -1,6 +1,9 @@
 """Node: the cluster that some nodes make."""
 
-from planner.spec import catalog
+import pytest
+
+from planner.spec import catalog, documents
+from planner.spec.documents import InputError
 from planner.spec.node import Link, Node, make_cluster
 
 CARD = catalog.find_accelerator("h100-sxm")
@@ -26,6 +29,20 @@ def test_more_nodes_are_joined_by_the_network():
 def test_nodes_of_one_device_keep_both_tiers():
     cluster = make_cluster(NODE.replace(devices_per_node=1), CARD, 2)
     assert [tier.devices for tier in cluster.tiers] == [1, 2]
+
+
+def test_pods_join_what_the_network_does_not():
+    pods = Link(name="far", bandwidth_bytes_per_second=1e8, latency_seconds=1e-4)
+    node = NODE.replace(pods=pods, pod_devices=8)
+    for nodes, tiers in ((1, ["wire"]), (2, ["wire", "net"]), (3, ["wire", "net", "far"])):
+        assert [tier.name for tier in make_cluster(node, CARD, nodes).tiers] == tiers
+    assert [tier.devices for tier in make_cluster(node, CARD, 3).tiers] == [4, 8, 12]
+
+
+@pytest.mark.parametrize("wrong", [{"pod_devices": 8}, {"pods": LINKS["network"]}])
+def test_pods_and_their_size_belong_together(wrong):
+    with pytest.raises(InputError, match="belong together"):
+        documents.parse(Node, {**NODE.model_dump(), **wrong}, "n.yaml")
 
 
 def test_the_provenance_travels_along():

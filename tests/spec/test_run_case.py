@@ -294,6 +294,12 @@ def test_a_job_takes_as_many_devices_of_every_rack(devices: int, of_a_rack: int)
     assert found.cluster.devices >= devices
 
 
+def test_hosts_of_a_torus_are_no_nodes() -> None:
+    found = case(gpu="TPU v5e", gpus_per_node=4, n_gpus=512, dp=512, tp=1, pp=1, global_batch=1024)
+    assert [tier.devices for tier in found.cluster.tiers] == [8, 256, 512]
+    assert "gpu: hosts of 4 in a torus, 8 a node" in found.notes
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [
@@ -316,6 +322,9 @@ def test_a_job_takes_as_many_devices_of_every_rack(devices: int, of_a_rack: int)
         ("RTX4090", "rtx4090"),
         ("NVIDIA GeForce RTX 4090", "rtx4090"),
         ("TPU v5p", "tpu-v5p"),
+        ("v5litepod-256", "tpu-v5e"),
+        ("TPU v5 lite", "tpu-v5e"),
+        ("Cloud TPU v6e-256", "tpu-v6e"),
     ],
 )
 def test_a_device_is_found_by_the_names_people_give_it(text: str, name: str) -> None:
