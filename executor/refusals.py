@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from planner.schedule import orders
 from planner.spec import runnable
 from planner.spec.cluster import Backend
+from planner.spec.divisors import not_divided
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
 from planner.spec.profile import Machine
@@ -92,7 +93,7 @@ def _tensor_parallel(plan: Plan) -> Iterator[str]:
     sizes |= {("ffn", mlp.ffn) for mlp in runnable.mlps(model)}
     for key, value in sorted(sizes):
         if value % tp:
-            yield f"tp={tp} does not divide {key}={value}"
+            yield not_divided(f"tp={tp}", tp, key, value)
 
 
 def _context_parallel(plan: Plan) -> Iterator[str]:
@@ -125,12 +126,13 @@ def _expert_parallel(plan: Plan) -> Iterator[str]:
     if members > 1 and not kinds:
         yield f"{ways} divide experts, and {plan.model.name} has none; plan with ep=1 etp=1"
     if (ranks := layout.tp * layout.cp * layout.dp) % members:
-        yield f"{ways}: ep*etp={members} does not divide tp*cp*dp={ranks}"
+        yield f"{ways}: {not_divided(f'ep*etp={members}', members, 'tp*cp*dp', ranks)}"
     for each in kinds:
         if each.experts % layout.ep:
-            yield f"{ways}: ep does not divide experts={each.experts}"
+            yield f"{ways}: {not_divided('ep', layout.ep, 'experts', each.experts)}"
         if each.expert.ffn % layout.etp:
-            yield f"{ways}: etp does not divide the experts' ffn={each.expert.ffn}"
+            why = not_divided("etp", layout.etp, "the experts' ffn", each.expert.ffn)
+            yield f"{ways}: {why}"
 
 
 RULES = (

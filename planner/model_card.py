@@ -10,6 +10,7 @@ from planner.graph import drawing, graphml, parallelism, summary, transformer
 from planner.graph.data_parallel import DataParallel
 from planner.graph.view import RankView, Task, cp_problem, ep_problem, tp_problem
 from planner.spec import catalog, documents
+from planner.spec.divisors import not_divided
 from planner.spec.documents import InputError
 from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
@@ -66,7 +67,7 @@ def view_of(
     ]
     ranks = degrees.dp * degrees.cp
     if ranks * degrees.tp % view.ep and not any(problems):
-        problems.append(f"ep={view.ep} does not divide dp*cp*tp={ranks * degrees.tp}")
+        problems.append(not_divided(f"ep={view.ep}", view.ep, "dp*cp*tp", ranks * degrees.tp))
     if found := [f"--layout: {problem}" for problem in problems if problem]:
         raise InputError("\n".join(found))
     copies = DataParallel(ranks, degrees.zero, DTYPE_BYTES[dtype], GRADIENT_BYTES)

@@ -19,6 +19,7 @@ by gathering keys and values.
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from planner.spec.divisors import not_divided
 from planner.spec.layer import Attention, Experts
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import ContextStyle
@@ -98,9 +99,9 @@ def tp_problem(model: ModelSpec, seq_len: int, tp: int, sequence_parallel: bool)
         return None
     for key, value in tp_dims(model):
         if value % tp:
-            return f"tp={tp} does not divide {key}={value}"
+            return not_divided(f"tp={tp}", tp, key, value)
     if sequence_parallel and seq_len % tp:
-        return f"tp={tp} does not divide seq_len={seq_len} (sequence parallelism)"
+        return not_divided(f"tp={tp}, with sequence parallelism,", tp, "seq_len", seq_len)
     if not sequence_parallel and any(_has_experts(model)):
         return f"tp={tp} with experts needs sequence parallelism"
     return None
@@ -135,13 +136,17 @@ def cp_problem(model: ModelSpec, view: RankView) -> str | None:
     if model.encoder is not None or not all(k.attention.causal for k in model.main.kinds):
         return f"cp={view.cp} divides causal decoders only"
     if view.seq % (view.cp * (view.tp if view.sequence_parallel else 1)):
-        return f"cp={view.cp} (with tp={view.tp}) does not divide seq_len={view.seq}"
+        within = view.tp if view.sequence_parallel else 1
+        return not_divided(
+            f"cp={view.cp} (with tp={view.tp})", view.cp, "seq_len", view.seq, within
+        )
     if view.cp_style != "all_to_all":
         return None
     for kind in model.main.kinds:
         for key, value in _attention_dims(kind.attention):
             if value % (view.cp * view.tp):
-                return f"cp={view.cp} by all-to-all with tp={view.tp} does not divide {key}={value}"
+                said = f"cp={view.cp} by all-to-all with tp={view.tp}"
+                return not_divided(said, view.cp, key, value, view.tp)
     return None
 
 
@@ -152,7 +157,7 @@ def ep_problem(model: ModelSpec, ep: int, etp: int) -> str | None:
         return f"ep={ep} etp={etp} divide experts, and {model.name} has none"
     for each in experts:
         if each.experts % ep:
-            return f"ep={ep} does not divide experts={each.experts}"
+            return not_divided(f"ep={ep}", ep, "experts", each.experts)
         if each.expert.ffn % etp:
-            return f"etp={etp} does not divide the experts' ffn={each.expert.ffn}"
+            return not_divided(f"etp={etp}", etp, "the experts' ffn", each.expert.ffn)
     return None

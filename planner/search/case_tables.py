@@ -23,6 +23,7 @@ from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem
 from planner.search.stage_split import usual_counts
 from planner.spec.calibration import calibrated
 from planner.spec.cluster import ClusterSpec
+from planner.spec.divisors import not_divided
 from planner.spec.documents import Document
 from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
@@ -81,7 +82,9 @@ def _too_deep(layout: Layout, model: ModelSpec) -> str | None:
 def _too_many_experts(layout: Layout) -> str | None:
     """Experts lie on the ranks of one stage."""
     ranks = layout.dp * layout.cp * layout.tp
-    return f"ep={layout.ep} does not divide dp*cp*tp={ranks}" if ranks % layout.ep else None
+    if ranks % layout.ep == 0:
+        return None
+    return not_divided(f"ep={layout.ep}", layout.ep, "dp*cp*tp", ranks)
 
 
 class CaseTables:

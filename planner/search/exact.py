@@ -132,9 +132,10 @@ def _nothing_fits(blocks: Blocks, made: Space) -> NoPlanError:
         asked = space.Question(
             blocks.model, blocks.cluster, blocks.workload, blocks.runtime, blocks.cluster.devices
         )
+        reasons = space.why_empty(asked) or ["no choice is left by --fix and --forbid"]
         return NoPlanError(
             f"no legal way to divide {blocks.model.name} over {blocks.cluster.devices} devices: "
-            + "; ".join(space.why_empty(asked))
+            + "; ".join(reasons)
             + ". Change --global-batch, --seq-len, --fix or --forbid, or the number of devices."
         )
     leanest = _leanest(blocks, made.leanest.one)

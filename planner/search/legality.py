@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem
 from planner.schedule.orders import SPLIT
 from planner.spec import runnable
+from planner.spec.divisors import not_divided
 from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
 from planner.spec.runnable import experts
@@ -32,10 +33,11 @@ def mesh_problems(
         yield problem
     ranks, members = layout.tp * layout.cp * layout.dp, layout.ep * layout.etp
     if ranks % members:
-        yield f"ep*etp={members} does not divide tp*cp*dp={ranks}"
+        yield not_divided(f"ep*etp={members}", members, "tp*cp*dp", ranks)
     replicas = layout.dp * layout.cp
     if layout.shard and replicas % layout.shard:
-        yield f"shard={layout.shard} does not divide the dp*cp={replicas} replicas"
+        said = f"shard={layout.shard}"
+        yield not_divided(said, layout.shard, "the replicas, dp*cp", replicas)
     elif problem := shard_problem(layout.tp, layout.cp, layout.ep, layout.etp, layout.shard or 0):
         yield problem
     if layout.sync == "parameter_server" and experts(model):
@@ -60,10 +62,8 @@ def stages_problem(model: ModelSpec, runtime: Runtime, pp: int, vpp: int = 1) ->
     if not runtime.equal_stages or model.layers % (pp * vpp) == 0:
         return None
     name = "pp" if vpp == 1 else "pp*vpp"
-    return (
-        f"{name}={pp * vpp} does not divide layers={model.layers}: the stages of runtime "
-        f"{runtime.name!r} are equal"
-    )
+    why = not_divided(f"{name}={pp * vpp}", pp * vpp, "layers", model.layers)
+    return f"{why}: the stages of runtime {runtime.name!r} are equal"
 
 
 def shard_problem(tp: int, cp: int, ep: int, etp: int, shard: int) -> str | None:
@@ -72,9 +72,9 @@ def shard_problem(tp: int, cp: int, ep: int, etp: int, shard: int) -> str | None
     A sequence lies on cp of these ranks, and experts borrow theirs from them and from tp.
     """
     if shard % cp:
-        return f"cp={cp} does not divide shard={shard}"
+        return not_divided(f"cp={cp}", cp, "shard", shard)
     if (shard * tp) % (ep * etp):
-        return f"ep*etp={ep * etp} does not divide shard*tp={shard * tp}"
+        return not_divided(f"ep*etp={ep * etp}", ep * etp, "shard*tp", shard * tp)
     return None
 
 

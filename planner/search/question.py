@@ -11,6 +11,7 @@ from planner.simulator.prediction import planned
 from planner.spec import catalog, documents, local, runnable
 from planner.spec.calibration import Calibration, calibrate
 from planner.spec.cluster import ClusterSpec
+from planner.spec.divisors import not_divided
 from planner.spec.documents import InputError
 from planner.spec.layout import Layout, even_counts, make_stages
 from planner.spec.model import ModelSpec
@@ -205,9 +206,8 @@ def _problems(blocks: Blocks, layout: Layout, counts: tuple[int, ...]) -> Iterat
         )
     per_microbatch = layout.dp * layout.micro_batch
     if workload.global_batch % per_microbatch:
-        yield (
-            f"dp*micro_batch={per_microbatch} does not divide global_batch={workload.global_batch}"
-        )
+        said = f"dp*micro_batch={per_microbatch}"
+        yield not_divided(said, per_microbatch, "global_batch", workload.global_batch)
         return
     microbatches = workload.global_batch // per_microbatch
     name = (

@@ -63,9 +63,12 @@ class Layout(Frozen):
         """Microbatches per step on one dp rank. Raises InputError when they do not divide."""
         per_microbatch = self.dp * self.micro_batch
         if global_batch % per_microbatch:
+            below = global_batch // per_microbatch * per_microbatch
+            near = f"{below} and {below + per_microbatch}" if below else f"{per_microbatch}"
             raise InputError(
                 f"global_batch={global_batch} is not a multiple of dp*micro_batch="
-                f"{self.dp}*{self.micro_batch}={per_microbatch}; change one of the three"
+                f"{self.dp}*{self.micro_batch}={per_microbatch}; change one of the three (global "
+                f"batches near it: {near})"
             )
         return global_batch // per_microbatch
 

@@ -89,7 +89,7 @@ class Plan(Document):
         if self.workload.global_batch % per_microbatch:
             raise ValueError(
                 f"workload.global_batch: {self.workload.global_batch} is not a multiple of "
-                f"dp*micro_batch={per_microbatch}"
+                f"dp*micro_batch={per_microbatch}; change one of the three"
             )
         expected = 0
         for index, stage in enumerate(self.stages):

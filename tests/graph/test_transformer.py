@@ -270,14 +270,14 @@ def test_the_inventory_of_a_decoder() -> None:
 def test_views_refuse_what_does_not_divide() -> None:
     model = llama_like()
     view = RankView(1, 32, cp=2)
-    assert tp_problem(model, 32, 3, True) == "tp=3 does not divide heads=8"
+    assert tp_problem(model, 32, 3, True) == "tp=3 does not divide heads=8; 2 and 4 do"
     assert tp_problem(model, 30, 4, True) == (
-        "tp=4 does not divide seq_len=30 (sequence parallelism)"
+        "tp=4, with sequence parallelism, does not divide seq_len=30; 3 and 5 do"
     )
     assert cp_problem(model, replace(view, seq=31)) == (
-        "cp=2 (with tp=1) does not divide seq_len=31"
+        "cp=2 (with tp=1) does not divide seq_len=31; 1 and 31 do"
     )
     assert cp_problem(model, replace(view, cp=8, cp_style="all_to_all")) == (
-        "cp=8 by all-to-all with tp=1 does not divide kv_heads=4"
+        "cp=8 by all-to-all with tp=1 does not divide kv_heads=4; 4 does"
     )
     assert ep_problem(model, 2, 1) == "ep=2 etp=1 divide experts, and small-llama has none"

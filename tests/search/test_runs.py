@@ -55,5 +55,5 @@ def test_a_peak_near_the_memory_is_at_risk() -> None:
 
 def test_what_no_rank_can_hold_is_refused_in_words() -> None:
     assert predict_runs([case(n_heads=1, n_kv_heads=1)]) == [
-        Refused("tp=2 does not divide heads=1")
+        Refused("tp=2 does not divide heads=1; 1 does")
     ]
