@@ -37,6 +37,8 @@ def ledger(
     from planner.spec.plan import Plan
 
     printing.check_format(output_format, ("table", "json"))
+    if output is not None:
+        documents.check_place(output)
     predicted, recorded = ledgers(documents.load(Plan, plan), rank)
     result = as_json(predicted, recorded)
     if output is not None:

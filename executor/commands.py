@@ -52,6 +52,8 @@ def run(
     printing.check_format(output_format, ("table", "json"))
     options = read_options(steps, warmup, timeout, backend, clip_norm=clip_norm, module=module)
     chosen = documents.load(Plan, plan)
+    if output is not None:
+        documents.check_place(output)
     if emulate_rank is None:
         typer.echo(f"running {chosen.layout} on {chosen.layout.devices} ranks ...", err=True)
         found = run_plan(chosen, options)

@@ -66,9 +66,15 @@ def _connected(experts: Experts, ep: Peers, etp: Peers) -> Callable[[Tensor, lis
         wanted = [counts[i : i + here] for i in range(0, experts.count, here)]
         asked = wanted if experts.even else _exchanged(wanted, ep, rows.device)
         sent, received = ([sum(each) for each in both] for both in (wanted, asked))
-        arrived = Dispatch.apply(rows, sent, received, ep.group)
-        spoken = _shared_answers(experts, arrived, asked, etp)
-        return Dispatch.apply(spoken, received, sent, ep.group)
+        sorting = Sorting([asked] * etp.size if experts.even else _all(asked, etp, rows.device))
+        # one name, so that nothing is held longer than until the next step has read it
+        rows = Dispatch.apply(rows, sent, received, ep.group)
+        rows = _gathered(rows, etp, sorting.most)
+        rows = sorting.by_expert(rows)
+        rows = experts.experts(rows, sorting.counts)
+        rows = sorting.back(rows)
+        rows = _summed(rows, etp, sum(received))
+        return Dispatch.apply(rows, received, sent, ep.group)
 
     return answers
 
@@ -99,36 +105,62 @@ def _exchanged(wanted: Counts, ep: Peers, device: torch.device) -> Counts:
     return asked
 
 
-def _shared_answers(experts: Experts, rows: Tensor, asked: Counts, etp: Peers) -> Tensor:
-    """What the experts here say to rows that lie by sender and expert."""
+class Sorting:
+    """Rows that lie by member of etp, sender and expert, in the order of experts and back.
+
+    asked: by member. most: rows to which every member's are filled up; what fills them belongs to
+    no expert. counts: rows by expert.
+    """
+
+    def __init__(self, asked: list[Counts]):
+        totals = [sum(map(sum, each)) for each in asked]
+        here, self.most = len(asked[0][0]), max(totals)
+        blocks: list[tuple[int, int | None]] = []
+        for member, total in zip(asked, totals, strict=True):
+            for sender in member:
+                blocks += [(count, expert) for expert, count in enumerate(sender)]
+            blocks.append((self.most - total, None))
+        self._sizes = [size for size, _ in blocks]
+        self._order = [
+            k for i in range(here) for k, (_, expert) in enumerate(blocks) if expert == i
+        ]
+        self.counts = [sum(size for size, expert in blocks if expert == i) for i in range(here)]
+        self._filling = self.most - min(totals)
+
+    def by_expert(self, rows: Tensor) -> Tensor:
+        """Without what fills up."""
+        blocks = rows.split(self._sizes)
+        return torch.cat([blocks[k] for k in self._order])
+
+    def back(self, rows: Tensor) -> Tensor:
+        """With zeros to fill up."""
+        sorted_blocks = rows.split([self._sizes[k] for k in self._order])
+        blocks = dict(zip(self._order, sorted_blocks, strict=True))
+        zeros = rows.new_zeros(self._filling, rows.shape[1])
+        return torch.cat(
+            [blocks[k] if k in blocks else zeros[:size] for k, size in enumerate(self._sizes)]
+        )
+
+
+def _gathered(rows: Tensor, etp: Peers, most: int) -> Tensor:
+    """Those of all members of etp."""
     if etp.size == 1:
-        return _sorted_answers(experts, rows, asked)
-    all_asked = [asked] * etp.size if experts.even else _all(asked, etp, rows.device)
-    lengths = [sum(map(sum, each)) for each in all_asked]
-    most = max(lengths)
+        return rows
     filled = nn.functional.pad(rows, (0, 0, 0, most - len(rows)))
-    gathered = Gather.apply(filled.unsqueeze(0), etp.group, etp.size)[0].split(most)
-    own = torch.cat([part[:length] for part, length in zip(gathered, lengths, strict=True)])
-    said = _sorted_answers(experts, own, [each for asked in all_asked for each in asked])
-    partial = torch.cat(
-        [nn.functional.pad(part, (0, 0, 0, most - len(part))) for part in said.split(lengths)]
-    )
-    return Scatter.apply(partial.unsqueeze(0), etp.group, etp.size)[0, : len(rows)]
+    return Gather.apply(filled.unsqueeze(0), etp.group, etp.size)[0]
 
 
-def _sorted_answers(experts: Experts, rows: Tensor, counts: Counts) -> Tensor:
-    """counts: of every sender in the order of the rows, by expert."""
-    here = len(counts[0])
-    sizes = [count for sender in counts for count in sender]
-    order = [i for expert in range(here) for i in range(expert, len(sizes), here)]
-    blocks = rows.split(sizes)
-    by_expert = torch.cat([blocks[i] for i in order])
-    said = experts.experts(by_expert, [sum(sizes[expert::here]) for expert in range(here)])
-    back = dict(zip(order, said.split([sizes[i] for i in order]), strict=True))
-    return torch.cat([back[i] for i in range(len(sizes))])
+def _summed(rows: Tensor, etp: Peers, own: int) -> Tensor:
+    """The sum over etp of one's own rows."""
+    if etp.size == 1:
+        return rows
+    return Scatter.apply(rows.unsqueeze(0), etp.group, etp.size)[0, :own]
 
 
 def _all(asked: Counts, etp: Peers, device: torch.device) -> list[Counts]:
+    """What every member of etp is asked."""
+    if etp.size == 1:
+        return [asked]
     own = torch.tensor(asked, device=device)
     whole = own.new_empty(etp.size, *own.shape)
     collectives.all_gather(whole.flatten(0, 1), own, etp.group)

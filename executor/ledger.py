@@ -38,6 +38,8 @@ from planner.spec.plan import Plan
 TIMEOUT = datetime.timedelta(seconds=60)
 PIPELINE = ("forward", "backward")
 """Fields of a mesh that hold groups of one pipeline."""
+RINGS: tuple[Part, ...] = ("forward", "backward")
+"""Where a rank sends as much as it receives at once; pipelines and servers do not."""
 NAMES = {"shard": "dp", "copies": "replicas", "experts": "edp"}
 """Of groups that the planner calls otherwise."""
 
@@ -118,7 +120,7 @@ def part_of(action: Action) -> Part:
 def _messages(seen: _Parts) -> Iterator[Message]:
     counts: Counter[Line] = Counter()
     for part, sent in seen.sent.items():
-        for each in sent if part == "pipeline" else exchanged(sent):
+        for each in exchanged(sent) if part in RINGS else sent:
             group: Any = each.axis.split()[0]
             op: Any = each.op
             counts[part, op, group, each.ranks, each.message_bytes] += 1

@@ -4,8 +4,11 @@ The function takes nothing and returns a torch module of a known family (executo
 with the values that training starts from. Every rank calls it after the same seed.
 """
 
+import contextlib
 import importlib.util
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -26,7 +29,8 @@ def build(source: str, seed: int) -> nn.Module:
     if not callable(function):
         raise InputError(f"--module {source}: {path} has no function {name}")
     torch.manual_seed(seed)
-    module = function()
+    with _blamed(source, Path(path)):
+        module = function()
     if not isinstance(module, nn.Module):
         raise InputError(
             f"--module {source}: {name}() returned {type(module).__name__}, not a torch.nn.Module"
@@ -40,5 +44,19 @@ def _file(source: str, path: Path) -> ModuleType:
         raise InputError(f"--module {source}: there is no Python file {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[NAME] = module
-    spec.loader.exec_module(module)
+    with _blamed(source, path):
+        spec.loader.exec_module(module)
     return module
+
+
+@contextlib.contextmanager
+def _blamed(source: str, path: Path) -> Iterator[None]:
+    """What the user's code raises becomes an InputError that names its last line there."""
+    try:
+        yield
+    except Exception as error:  # whatever the user's code raises
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        where = f"{path}, line {lines[-1]}" if lines else f"{path}"
+        raise InputError(f"--module {source}: {where}: {type(error).__name__}: {error}") from error

@@ -47,6 +47,10 @@ def check(plan: Plan, options: TrainOptions) -> Backend:
     machine = describe()
     backend = refusals.choose_backend(plan, machine, options.backend)
     refusals.check_machine(plan, machine, backend, held_bytes(plan))
+    for folder, key in ((options.output, "-o"), (options.tensorboard, "--tensorboard")):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise InputError(f"{key}: {folder} is a file; give a folder, or a name that is free")
+    documents.check_place(options.output / RESULT)
     if (options.output / history.NAME).exists() and not options.resume:
         raise InputError(
             f"{options.output}: already holds a training ({history.NAME}); "

@@ -50,6 +50,11 @@ def check(found: Record, plan: Plan, options: TrainOptions, folder: Path) -> Non
                 f"{folder}: was made with {_difference(key, old, new)}; the training could not "
                 f"go on exactly. {remedy[0].upper()}{remedy[1:]}, or start anew in another folder"
             )
+    if found.step > options.steps:
+        raise InputError(
+            f"{folder}: has {found.step} steps, and --steps {options.steps} asks for fewer; ask "
+            f"for more, or start anew in another folder"
+        )
 
 
 def check_data(found: Record, data: str, folder: Path) -> None:

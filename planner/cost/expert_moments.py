@@ -10,10 +10,9 @@ A rank routes n tokens k times and receives as many copies as it sends (balanced
 S is all that the layer keeps, of which the experts G + iF (their input, what is between their
 matrices) and R (their answers). A moment is S and more:
 
-    forward   down      a list of every expert's rows, then one tensor of them; beside it what was
-                        sent and has arrived, over x > 1 the filled, gathered and sorted copies
-                            x = ep = 1: 2G - R      x = 1: 2R + 2G - R      x > 1: 3R + 4G - R
-              return    over x > 1 the filled partial sums:  3R + 5G - R
+    forward   down      a list of every expert's rows, then one tensor of them:  2G - R
+              back      sorted as they came:  2G - R
+              return    sent back:  R
     backward  combine   gradients of answers and of their weights, token by token:  2R
               down      answers gone; the gradients of matrices as a list and stacked:  -R + 2W
               between   gradients of both sides of the product:  -R + 2F
@@ -49,8 +48,6 @@ class ExpertBytes:
     inner: int
     kept_inner: int
     weight: int
-    exchanged: bool
-    divided: bool
     stream: int
     gathered_stream: int
     widest: int
@@ -63,11 +60,7 @@ class ExpertBytes:
     @property
     def ahead(self) -> float:
         """The most of the forward beside S."""
-        if self.divided:
-            more = 3 * self.sent + 5 * self.gathered
-        else:
-            more = 2 * self.gathered + (2 * self.sent if self.exchanged else 0)
-        return max(more - self.sent - self.shared, self.sent, 2 * self.widest)
+        return max(2 * self.gathered - self.sent - self.shared, self.sent, 2 * self.widest)
 
     @property
     def second(self) -> float:
@@ -121,8 +114,6 @@ def sizes(blocks: Blocks, kind: LayerKind, view: RankView, cost: BlockCost) -> E
         inner=view.etp * copies * columns * size,
         kept_inner=(4 if part.expert.gated else 2) - (part.expert.activation == "relu"),
         weight=-(-part.experts // view.ep) * model.hidden * columns * size,
-        exchanged=view.ep > 1,
-        divided=view.etp > 1,
         stream=view.outer_rows * model.hidden * size,
         gathered_stream=view.rows * model.hidden * size,
         widest=max(widest_bytes(op, size) for op in rest if op.kind not in ("permute", "combine")),

@@ -19,19 +19,21 @@ copies of tokens go where is that of balanced routing, and the counts that go ah
 
 ZeRO 2 and 3 send unit by unit and in every microbatch: planner.cost.unit_messages. With hybrid
 sharding ZeRO 1 scatters and gathers within a shard group and sums its part over the copies.
+Parameter servers take gradients and send weights one by one: planner.cost.server_messages.
 
 What a rank of tp holds of a vocabulary is exact here (the last ones may hold fewer rows), where the
 cost of a plan takes the largest share for all.
 """
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import networkx as nx
 
-from planner.cost import moments, unit_messages
+from planner.cost import moments, server_messages, unit_messages
 from planner.cost.blocks import Blocks
 from planner.cost.divisions import Division
 from planner.cost.stages import NORM_BYTES, gradient_bytes
@@ -42,11 +44,11 @@ from planner.graph.data_parallel import (
     data_parallel,
     expert_data_parallel,
     flat_elements,
+    parameters,
     replicated_gradients,
 )
 from planner.graph.operator import Collective, LayerKind, Node, Operator
 from planner.schedule.orders import rank_of_stage
-from planner.spec.documents import InputError
 from planner.spec.ledger import Group, Ledger, Line, Message, Part
 from planner.spec.plan import Plan
 from planner.spec.profile import CollectiveOp
@@ -58,14 +60,9 @@ LINE_BYTES = 64
 def predicted_ledger(blocks: Blocks, plan: Plan, rank: int) -> Ledger:
     """Messages and peak of one rank of a plan.
 
-    Raises InputError for a rank it has not, and for what is not counted.
+    Raises InputError for a rank it has not.
     """
     plan.check_rank(rank)
-    if plan.layout.sync == "parameter_server":
-        raise InputError(
-            "ledger: sync=parameter_server: which parameters a server serves is not predicted; "
-            "take a plan with sync=all_reduce"
-        )
     lines: Counter[Line] = Counter()
     own = _Rank(blocks, plan, rank)
     for line, count in own.lines():
@@ -80,15 +77,16 @@ def predicted_ledger(blocks: Blocks, plan: Plan, rank: int) -> Ledger:
 
 
 class _Rank:
-    """What one rank of a plan holds and sends."""
+    """What one rank of a plan holds and sends. undivided: as if tp were 1."""
 
-    def __init__(self, blocks: Blocks, plan: Plan, rank: int):
+    def __init__(self, blocks: Blocks, plan: Plan, rank: int, undivided: bool = False):
         self.blocks, self.plan, self.layout = blocks, plan, plan.layout
-        self.place = plan.layout.coordinates(rank)
-        layout = plan.layout
+        self.place = plan.layout.coordinates(rank) | ({"tp": 0} if undivided else {})
+        layout, tp = plan.layout, 1 if undivided else plan.layout.tp
         self.view = blocks.view(
-            layout.tp, layout.micro_batch, layout.cp, layout.ep, layout.etp, layout.cp_style
+            tp, layout.micro_batch, layout.cp, layout.ep, layout.etp, layout.cp_style
         )
+        self.rank = rank
         self.ranks = rank_of_stage(layout.schedule, layout.pp, layout.vpp)
         self.stages = [s for s, owner in enumerate(self.ranks) if owner == self.place["pp"]]
         self.first, self.last = 0 in self.stages, len(self.ranks) - 1 in self.stages
@@ -112,11 +110,40 @@ class _Rank:
 
     def parameters(self) -> Iterator[moments.Copies]:
         """The rank's flat buffers: of experts, which other ranks share, and of the rest."""
+        if self.serves:
+            yield moments.Copies(sum(self.served), 1, self.served[self.replica])
+            return
         for experts, how in ((False, self.how), (True, self.how.of_experts(self.view))):
             graph = nx.DiGraph()
             found = transformer.operators(self.everything)
             graph.add_nodes_from(op for op in found if op.expert == experts)
             yield moments.Copies(flat_elements(graph, how), how.shards)
+
+    @property
+    def serves(self) -> bool:
+        """Whether parameter servers keep the states."""
+        return self.layout.sync == "parameter_server" and self.how.ranks > 1
+
+    @property
+    def replica(self) -> int:
+        """This rank's index among those that hold the same parameters, in their order."""
+        layout = self.layout
+        alike = (
+            other for each in layout.group(self.rank, "dp") for other in layout.group(each, "cp")
+        )
+        return sorted(alike).index(self.rank)
+
+    @functools.cached_property
+    def served(self) -> list[int]:
+        """Elements of every server on this rank."""
+        undivided = _Rank(self.blocks, self.plan, self.rank, undivided=True)
+        both = (map(parameters, transformer.operators(r.everything)) for r in (undivided, self))
+        found = (
+            server_messages.Parameter(math.prod(whole), math.prod(own), same)
+            for of_all, of_one in zip(*both, strict=True)
+            for (whole, _), (own, same) in zip(of_all, of_one, strict=True)
+        )
+        return server_messages.shares(found, self.how)
 
     def _blocks(self, stage: int) -> Iterator[tuple[nx.DiGraph, Sequence[Node]]]:
         """Every block of a stage, and what of it runs a second time."""
@@ -196,6 +223,9 @@ class _Rank:
         for node in replicated_gradients(self.everything, self.view, how, ""):
             yield ("gradients", node.op, "tp", layout.tp, node.message_bytes), 1
         yield from self._tied(how)
+        if self.serves:
+            yield from server_messages.per_step(self.served, self.replica, how)
+            return
         for node in data_parallel(self.everything, how, ""):
             part: Part = "optimizer" if node.op == "all_gather" else "gradients"
             copies = node.name == COPIES

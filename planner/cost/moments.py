@@ -4,7 +4,8 @@ planner.cost.memory promises a bound, the sum of what may be needed at any time 
 slack. Here the actions of one rank are followed, as the executor of this project runs them:
 
     resident     weights, gradients, optimiser states (ZeRO divides those of experts over the ranks
-                 that hold the same experts, fewer than dp), batch, tables of positions
+                 that hold the same experts, fewer than dp; a parameter server has those of what it
+                 serves), batch, tables of positions
     + alive      what every microbatch in flight keeps in every stage
     + messages   F: one to the next stage per microbatch in flight (a send is let go once a later
                  message proves its arrival), a gradient to the stage before and what came from it;
@@ -20,6 +21,7 @@ slack. Here the actions of one rank are followed, as the executor of this projec
                      F, B  layer with experts: planner.cost.expert_moments
                      B  embedding  with the layers' tensors gone: the table's gradient
                  ZeRO 2 and 3: the unit's gradients (B) and, with 3, its gathered weights besides
+    or, once per step, what a parameter server takes from one worker at a time
 
 What later layers of the stage keep is not there yet in a layer's forward, and no more in its
 backward. Left out: scratch space inside a kernel, what the backend copies, and what a split
@@ -75,10 +77,14 @@ class StageBytes:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Elements of flat buffers, and how many ranks one copy of them is divided over by ZeRO."""
+    """Elements of flat buffers, and how many ranks one copy of them is divided over by ZeRO.
+
+    served: how many of them a parameter server keeps the states of, where there are any.
+    """
 
     elements: int
     shards: int
+    served: int | None = None
 
 
 def peak_bytes(blocks: Blocks, plan: Plan, rank: int, parameters: Iterable[Copies]) -> float:
@@ -93,7 +99,9 @@ def peak_bytes(blocks: Blocks, plan: Plan, rank: int, parameters: Iterable[Copie
     unsent = np.cumsum(ADDED[kind] * column["sent"])
     ahead = before + column["kept"] + unsent + column["forward"]
     most = np.where(kind == FORWARD, ahead, before + column["backward"])
-    return _resident(blocks, plan, parameters) + float(most.max(initial=0.0))
+    kept = tuple(parameters)
+    pushed = max(each.served or 0 for each in kept) * gradient_bytes(blocks)
+    return _resident(blocks, plan, kept) + max(float(most.max(initial=0.0)), pushed)
 
 
 def _orders(plan: Plan) -> Orders:
@@ -107,6 +115,9 @@ def _resident(blocks: Blocks, plan: Plan, parameters: Iterable[Copies]) -> float
     moments = 2 * grad + (grad if grad != size else 0)
     held = 0.0
     for each in parameters:
+        if each.served is not None:
+            held += each.elements * (size + grad) + each.served * moments
+            continue
         for stage, kept in ((3, size), (2, grad), (1, moments)):
             held += each.elements * kept / (each.shards if layout.zero >= stage else 1)
     tokens = plan.microbatches * layout.micro_batch * plan.workload.seq_len // layout.cp

@@ -82,11 +82,17 @@ def replicated_gradients(
 
 def _replicated(operator: Operator) -> list[tuple[int, int]]:
     """Shapes of the parameters of an operator that are the same on every tp rank."""
-    if not operator.trainable or operator.expert:
+    return [shape for shape, same in parameters(operator) if same]
+
+
+def parameters(operator: Operator) -> list[tuple[tuple[int, int], bool]]:
+    """The shape of every parameter that is trained, and whether all tp ranks hold the same."""
+    if not operator.trainable:
         return []
     shapes = parameter_shapes(operator)
     row_parallel = any(split.dim == "k" and split.axis == "tp" for split in operator.splits)
-    return shapes if operator.replicated else shapes[1:] if row_parallel else []
+    same = [operator.replicated or (row_parallel and i > 0) for i in range(len(shapes))]
+    return [(shape, each and not operator.expert) for shape, each in zip(shapes, same, strict=True)]
 
 
 def parameter_shapes(operator: Operator) -> list[tuple[int, int]]:

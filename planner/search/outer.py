@@ -166,7 +166,10 @@ class Search:
         if self.refined[place]:
             return False
         table = self.space.tables[int(self.space.owner[place])]
-        return table.schedule not in EXACT or (self.blocks.runtime.free_stages and table.pp > 1)
+        if table.schedule not in EXACT:
+            return True
+        known = bool(np.isfinite(self.best).all()) or self.tally.solved >= UNKNOWN
+        return self.blocks.runtime.free_stages and table.pp > 1 and known
 
     def _near(self, owner: int) -> Ints:
         """The places of a table that may still be better, by their bound."""
@@ -265,6 +268,9 @@ class Search:
         return refined.most_layers(self.blocks, rows, upper, self.space.limit_bytes)
 
 
+UNKNOWN = 8
+"""Choices that are solved before what fits their ranks bounds the others, where no plan is known:
+one of the first mostly has a plan. Assumed."""
 KEPT_BATCHES = 16
 """Batches whose tables are kept: bounds the memory of a search, not its result. Assumed: a batch
 takes some ten MB, and as many tables are worked on in turn."""

@@ -201,6 +201,23 @@ def save(document: Document, path: Path | str) -> Path:
     return write_text(path, document.model_dump_json(indent=1) + "\n")
 
 
+def check_place(path: Path | str) -> None:
+    """Raise InputError unless a file can be written there: before the work, not after it."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give the name of a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written: {error.strerror or error}; give another place")
+
+
 def write_text(path: Path | str, text: str) -> Path:
     """Write text under a temporary name, then rename: no reader ever sees half a file."""
     path = Path(path)
@@ -216,5 +233,5 @@ def write_text(path: Path | str, text: str) -> Path:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise _unwritable(path, error) from None
     return path

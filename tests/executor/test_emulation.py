@@ -34,6 +34,7 @@ def foreseen(planned: Plan, rank: int) -> Ledger:
         (LLAMA, "dp=2 tp=2 pp=2 vpp=2 micro_batch=1 schedule=zbv recompute=full", 2),
         (LLAMA, "cp=4 dp=2 micro_batch=4 zero=3", 5),
         (LLAMA, "cp=4 dp=2 micro_batch=4 cp_style=all_to_all", 2),
+        (LLAMA, "dp=4 tp=2 micro_batch=4 sync=parameter_server", 5),
         (MIXTURES["qwen-moe"], "tp=2 dp=4 ep=2 etp=2 micro_batch=2 zero=1", 3),
     ],
 )

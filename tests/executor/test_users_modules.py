@@ -195,13 +195,18 @@ def test_another_attention_is_refused() -> None:
         ("nowhere.py:build", "there is no Python file nowhere.py"),
         ("FILE:other", "has no function other"),
         ("FILE:number", "returned int, not a torch.nn.Module"),
+        ("FILE:fails", r"my.py, line 4: ValueError: no weights"),
+        ("HALF:build", r"half.py: SyntaxError: .* \(half.py, line 1\)"),
     ],
 )
 def test_a_wrong_source_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    file = tmp_path / "my.py"
-    file.write_text("def number():\n    return 3\n")
+    file, half = tmp_path / "my.py", tmp_path / "half.py"
+    file.write_text(
+        "def number():\n    return 3\ndef fails():\n    raise ValueError('no weights')\n"
+    )
+    half.write_text("def build(:\n")
     with pytest.raises(InputError, match=message):
-        source.build(text.replace("FILE", str(file)), seed=0)
+        source.build(text.replace("FILE", str(file)).replace("HALF", str(half)), seed=0)
 
 
 def test_a_users_file_runs_and_is_measured(tmp_path: Path) -> None:

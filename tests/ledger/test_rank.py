@@ -130,6 +130,32 @@ def test_messages_of_other_kinds(model: Any, layout: str) -> None:
     assert [line for line in both(predicted, recorded) if line[1] != line[2]] == []
 
 
+SERVED: list[tuple[Any, str, str, tuple[int, ...]]] = [
+    (wide_gpt2, "dp=4 tp=2 pp=2 micro_batch=2", "bf16", (0, 13)),
+    (lambda: KINDS["bert-tokens"], "dp=4 tp=2 micro_batch=1", "fp32", (5,)),
+]
+MORE_SERVED: list[tuple[Any, str, str, tuple[int, ...]]] = [
+    (wide_llama, "dp=2 cp=2 tp=4 pp=2 vpp=2 micro_batch=2 schedule=zbv", "fp32", (0, 9, 31)),
+    (wide_llama, "dp=64 tp=2 micro_batch=1", "bf16", (0, 100)),
+    (lambda: KINDS["t5"], "dp=4 tp=2 micro_batch=1", "bf16", (0, 5)),
+    (lambda: KINDS["gpt2-sequences"], "dp=4 tp=4 micro_batch=1", "bf16", (0, 5)),
+    (gpt2_like, "dp=4 tp=4 pp=2 micro_batch=1", "fp32", (3, 31)),
+]
+
+
+@pytest.mark.parametrize(("model", "layout", "dtype", "ranks"), also_slow(SERVED, MORE_SERVED))
+def test_parameter_servers(model: Any, layout: str, dtype: str, ranks: tuple[int, ...]) -> None:
+    """Every server's share, and so every message, has a size of its own."""
+    spec = model()
+    small = spec.hidden < 100
+    text, seq_len = f"{layout} sync=parameter_server", 16 if small else 256
+    planned = plan(spec, text, 64, dtype, seq_len=seq_len)
+    for rank in ranks:
+        predicted, recorded = meshwright_ledger.ledgers(planned, rank)
+        assert [line for line in both(predicted, recorded) if line[1] != line[2]] == []
+        assert small or abs(predicted.peak_bytes / recorded.peak_bytes - 1) <= WITHIN
+
+
 MIXTURES = [
     ("tp=2 dp=4 ep=4 micro_batch=2 zero=2", 16, 7),
     ("tp=2 pp=2 dp=4 ep=2 etp=2 micro_batch=2 zero=1 recompute=full", 16, 15),

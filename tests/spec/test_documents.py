@@ -351,6 +351,15 @@ def test_a_place_that_cannot_hold_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         documents.write_text(tmp_path / "file" / "plan.json", "x")
+    with pytest.raises(InputError, match=r"cannot be written.*; give another place"):
+        documents.check_place(tmp_path / "file" / "plan.json")
+    with pytest.raises(InputError, match="is a folder; give the name of a file"):
+        documents.check_place(tmp_path)
+
+
+def test_looking_at_a_place_leaves_nothing(tmp_path):
+    documents.check_place(tmp_path / "new" / "plan.json")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_stages_and_choices_are_values():

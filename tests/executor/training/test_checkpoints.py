@@ -8,9 +8,10 @@ from unittest import mock
 
 import pytest
 
-from executor.training import checkpoints, state
+from executor.training import checkpoints, record, state
 from executor.training.checkpoints import FOLDER, LATEST
 from executor.training.options import TrainOptions
+from planner.spec.documents import InputError
 from planner.spec.plan import Plan
 from planner.spec.trained import Trained
 from tests.executor.plans import make_plan
@@ -160,6 +161,13 @@ def test_another_training_is_refused(
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(resumed(pool, folder, plan, seed=seed))
     assert len(steps_in(folder)) == 4
+
+
+def test_a_training_with_more_steps_is_refused(tmp_path: Path) -> None:
+    plan = make_plan(MODELS["gpt2"], micro_batch=24)
+    made = record.describe(plan, options(tmp_path), "data", 3, {})
+    with pytest.raises(InputError, match="has 3 steps, and --steps 2 asks for fewer"):
+        record.check(made, plan, options(tmp_path, steps=2), tmp_path)
 
 
 def fill_the_disk(rank: int, plan: Plan, chosen: TrainOptions) -> Trained | str | None:

@@ -62,6 +62,16 @@ def test_a_folder_with_a_training_is_not_overwritten(plan: Plan, tmp_path: Path)
         check(plan, TrainOptions(output=tmp_path))
 
 
+@pytest.mark.parametrize(("key", "flag"), [("output", "-o"), ("tensorboard", "--tensorboard")])
+def test_a_folder_that_is_a_file_is_refused(
+    plan: Plan, tmp_path: Path, key: str, flag: str
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    places = {"output": tmp_path / "out"} | {key: tmp_path / "file"}
+    with pytest.raises(InputError, match=f"{flag}: .* is a file; give a folder"):
+        check(plan, TrainOptions(**places))
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

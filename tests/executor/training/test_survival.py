@@ -135,12 +135,13 @@ def test_killed_and_stopped_at_random_it_ends_the_same(
     named = rf"rank {rank} (was killed|stopped making progress)"
     with Disturbance(folder, act, rank, after), pytest.raises(RunError, match=named):
         train_plan(plan, options(folder, timeout_seconds=20.0))
+    done = len(history.read(folder / history.NAME))
     if attempt % 3 == 0:
         newest = max((folder / FOLDER).glob("step-????????"))
         victim = chance.choice(sorted(newest.iterdir()))
         victim.write_bytes(victim.read_bytes()[: chance.randrange(victim.stat().st_size)])
     again = train_plan(plan, options(folder, resume=True))
-    assert 0 <= again.first_step <= after + 3
+    assert 0 <= again.first_step <= done
     assert again.loss == pytest.approx(undisturbed.loss, rel=1e-4)
     assert again.value == pytest.approx(undisturbed.value, rel=1e-4)
 
