@@ -15,7 +15,7 @@ help:
 	@echo "make test-gpu   tests on a CUDA device make check       ruff and mypy (strict)"
 	@echo "make bench      benchmarks             make goldens     rewrite kept answers (review the diff)"
 
-	@echo "make calibrations  fit the catalog's constants   make validation  docs/validation.md"
+	@echo "make calibrations  fit the catalog's constants   make validation  docs/validation.md (ONLY=\"elsewhere NeMo\": some rows)"
 	@echo "make planning   docs/planning.md             make scaling      planning time, docs/search.md"
 	@echo "make lab        plans on shaped networks, predicted and measured (root)"
 
@@ -61,7 +61,7 @@ calibrations: setup
 	$(BIN)/python -m planner.search.calibrations
 
 validation: setup
-	$(BIN)/python -m reports.validation.study
+	$(BIN)/python -m reports.validation.study docs $(ONLY)
 
 lab: setup
 	$(BIN)/python -m laboratory

@@ -1,12 +1,17 @@
 """The study: cross-validation of the cost model, written as docs/validation.md.
 
     make validation        (python -m reports.validation.study [FOLDER])
+    make validation ONLY="elsewhere NeMo"        (... FOLDER elsewhere NeMo)
+
+The second makes only the section of the runs elsewhere and the rows whose titles hold a word
+(`reports.validation.renewed`), and leaves the figures as they are.
 
 Every time in the tables is that of constants fitted without the rows judged, whole groups left
 out; the band of a group comes from the ratios of the others. What is at risk comes from the
 catalog's memory constants. The baselines are left-one-group-out too (model and devices).
 """
 
+import datetime
 import random
 import statistics
 import sys
@@ -27,19 +32,20 @@ from planner.search.own_runs import own_time
 from planner.search.runs import RunPrediction
 from planner.spec import catalog
 from planner.spec.calibration import Calibration, Constant
-from planner.spec.documents import write_text
+from planner.spec.documents import InputError, write_text
 from planner.spec.plan import AT_RISK
 from planner.spec.run import Run, read_runs
 from planner.spec.run_case import Case, make_cases
 from planner.spec.run_where import compile_where
 from planner.spec.spread import SAFE, Spread
 from reports.figures.validation import plot_validation, write_figure
-from reports.validation.document import document
+from reports.validation.document import APART, CALIBRATIONS, document
 from reports.validation.elsewhere import elsewhere
 from reports.validation.errors import error_metrics, memory_metrics
 from reports.validation.feasibility import feasibility_metrics
 from reports.validation.judged import Judged
 from reports.validation.outcome import Outcome, outcome
+from reports.validation.renewed import renewed
 from reports.validation.splits import SPLITS, TRANSFERS, Split, Transfer
 from reports.validation.validation import Validation
 
@@ -226,8 +232,11 @@ def _median(predicted: Floats, measured: Floats) -> float:
     return float(np.median(np.abs(predicted / measured - 1.0)))
 
 
-def main(folder: str = "docs") -> None:
-    """Write the document and its figures."""
+def main(folder: str = "docs", *only: str) -> None:
+    """Write the document and its figures, or only some of its rows again."""
+    if only:
+        renew(Path(folder) / "validation.md", only)
+        return
     from_clock = time.perf_counter()
     with ProcessPoolExecutor() as pool:
         weighing = {name: pool.submit(judge_memory, *asked) for name, asked in MEMORY.items()}
@@ -240,10 +249,32 @@ def main(folder: str = "docs") -> None:
     for each in judged:
         sys.stderr.write(f"{each.split.title}: {each.seconds:.0f} s\n")
     weights = {name: row for name, (row, _) in memory.items()}
-    text = document(judged, weights, transfers, apart.result(), DRAWS)
+    text = document(judged, weights, transfers, apart.result(), DRAWS, f"whole on {_today()}")
     write_text(Path(folder) / "validation.md", text)
     _figures(judged, [o for _, outcomes in memory.values() for o in outcomes], Path(folder))
     sys.stderr.write(f"wrote {folder}/validation.md in {time.perf_counter() - from_clock:.0f} s\n")
+
+
+def renew(path: Path, words: Sequence[str]) -> None:
+    """Make the rows again whose titles hold a word, and the section elsewhere where it is one."""
+    judged = [judge(each) for each in SPLITS if _named(each.title, words)]
+    transfers = [transfer(each) for each in TRANSFERS if _named(each.title, words)]
+    apart = elsewhere() if APART.lower().startswith(tuple(word.lower() for word in words)) else []
+    if not (judged or transfers or apart):
+        titles = ", ".join(each.title for each in (*SPLITS, *TRANSFERS))
+        raise InputError(f"no row is called {' or '.join(words)}; rows: {titles}; or elsewhere")
+    new = document(judged, {}, transfers, apart, DRAWS, "")
+    whole = [CALIBRATIONS, *([APART] if apart else [])]
+    told = f"Again on {_today()}: {', '.join(words)}."
+    write_text(path, renewed(path.read_text(encoding="utf-8"), new, whole, told))
+
+
+def _named(title: str, words: Sequence[str]) -> bool:
+    return any(word.lower() in title.lower() for word in words)
+
+
+def _today() -> str:
+    return datetime.date.today().isoformat()
 
 
 def _figures(judged: Sequence[Judged], weighed: Sequence[Outcome], folder: Path) -> None:
@@ -263,4 +294,4 @@ def _figures(judged: Sequence[Judged], weighed: Sequence[Outcome], folder: Path)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(*sys.argv[1:])
