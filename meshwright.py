@@ -10,9 +10,11 @@ On the command line each room adds its commands. In a notebook:
 Rooms load only when used: `meshwright --help` imports neither torch nor pandas nor matplotlib.
 """
 
+import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from planner.spec.version import VERSION
 
@@ -155,7 +157,18 @@ def train(planned: "Plan", **options: Any) -> "Trained":
 
 def main() -> None:
     """The command line. Exit codes: 0 ok, 1 our fault, 2 bad input, 3 no feasible plan."""
-    sys.exit(_guarded(_app()))
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        code = _guarded(_app())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    sys.exit(code)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """End as by an exception: folders that are for the time of a run go, and so do its ranks."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _app() -> Callable[..., Any]:

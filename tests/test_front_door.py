@@ -1,8 +1,10 @@
 """The command line: the JSON contract, exit codes, and one clear message for every wrong input."""
 
 import json
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -209,6 +211,23 @@ def test_nothing_fits_is_exit_3_with_numbers(front: Front) -> None:
     assert "device memory is the limit" in err
     assert "GiB of 80.0 GiB" in err
     assert "What would help" in err
+
+
+def test_a_termination_takes_what_a_run_has_made(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = []
+
+    def work() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            folders.append(Path(folder))
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(meshwright, "_app", lambda: work)
+    assert front("run")[0] == 128 + signal.SIGTERM
+    assert not folders[0].exists()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_an_unwritable_output_is_bad_input(front: Front, tmp_path: Path) -> None:

@@ -49,7 +49,6 @@ def when_started(folder: Path, ranks: int, act: Callable[[int], None]) -> thread
     def wait() -> None:
         while len(list(folder.glob("pid.*"))) < ranks:
             time.sleep(0.01)
-        time.sleep(0.1)
         act(int((folder / "pid.1").read_text()))
 
     thread = threading.Thread(target=wait)
@@ -78,20 +77,30 @@ def test_an_exit_code_is_named_with_stderr(tmp_path: Path) -> None:
         run(script, tmp_path)
 
 
-FAIL_LATER = """
+# Ranks that fail in an order do so by what the others have done, not by clocks: a report comes
+# before its rank's end, and no rank ends before all that are to fail have reported.
+FAIL = """
 from executor.supervisor import write_report
 from pathlib import Path
-def fail(text, seconds):
-    time.sleep(seconds)
+def wait_for(*names):
+    while not all(os.path.exists(f'{at}/{name}') for name in names):
+        time.sleep(0.01)
+def fail(text, *others):
     write_report(Path(at), rank, RuntimeError(text))
-    sys.exit(1)
+    wait_for(*(f'report.{other}' for other in others))
+    os._exit(1)
+def is_stopped(other):
+    wait_for(f'pid.{other}')
+    stat = open('/proc/' + open(f'{at}/pid.{other}').read() + '/stat').read()
+    return stat.rpartition(')')[2].split()[0] == 'T'
 """
 
 
 def test_the_first_to_raise_is_blamed_not_its_neighbours(tmp_path: Path) -> None:
-    script = FAIL_LATER + (
-        "fail('out of paper' if rank == 1 else 'Connection closed by peer', "
-        "0.3 if rank == 1 else 0.35)"
+    script = FAIL + (
+        "if rank == 1: fail('out of paper', 0, 2)\n"
+        "wait_for('report.1')\n"
+        "fail('Connection closed by peer', 2 - rank)"
     )
     with pytest.raises(RunError, match=r"rank 1 failed: RuntimeError: out of paper"):
         run(script, tmp_path)
@@ -99,7 +108,15 @@ def test_the_first_to_raise_is_blamed_not_its_neighbours(tmp_path: Path) -> None
 
 def test_a_stopped_rank_is_named_when_the_others_time_out(tmp_path: Path) -> None:
     thread = when_started(tmp_path, 3, lambda pid: os.kill(pid, signal.SIGSTOP))
-    script = NOTE_PID + FAIL_LATER + "fail('Timed out waiting 1000ms for recv', 1.0)"
+    script = (
+        NOTE_PID
+        + FAIL
+        + (
+            "if rank == 1: time.sleep(60)\n"
+            "while not is_stopped(1): time.sleep(0.01)\n"
+            "fail('Timed out waiting 1000ms for recv', 2 - rank)"
+        )
+    )
     with pytest.raises(RunError, match=r"rank 1 stopped making progress.*process is stopped"):
         run(script, tmp_path, timeout_seconds=1)
     thread.join()
@@ -107,7 +124,7 @@ def test_a_stopped_rank_is_named_when_the_others_time_out(tmp_path: Path) -> Non
 
 
 def test_a_busy_rank_is_named_when_the_others_time_out(tmp_path: Path) -> None:
-    script = FAIL_LATER + "fail('Timed out waiting 1000ms', 60 if rank == 2 else 0.5)"
+    script = FAIL + "if rank == 2: time.sleep(60)\nfail('Timed out waiting 1000ms', 1 - rank)"
     with pytest.raises(RunError, match=r"rank 2 stopped making progress.*neither answered"):
         run(script, tmp_path, timeout_seconds=1)
 
@@ -175,6 +192,7 @@ def test_no_rank_outlives_a_killed_launcher(tmp_path: Path, stopped: bool) -> No
     command = [sys.executable, "-c", LAUNCHER, str(tmp_path)]
     with subprocess.Popen(command, env=environment) as launcher:
         while len(pids(tmp_path)) < 2:
+            assert launcher.poll() is None
             time.sleep(0.02)
         if stopped:
             os.kill(pids(tmp_path)[0], signal.SIGSTOP)
