@@ -228,7 +228,7 @@ def _filled(
         notes = tuple(f"{name} unknown, the rest of n_gpus assumed" for name in missing)
         return dict.fromkeys(missing, rest), notes
     about = " ".join(filter(None, (run.runtime, run.source))).lower()
-    sharded = run.fsdp or run.zero_stage == 3 or re.search(FULLY_SHARDED, about)
+    sharded = bool(run.fsdp) or run.zero_stage == 3 or re.search(FULLY_SHARDED, about) is not None
     sharded = sharded or (run.runtime is not None and nearest(run.runtime) in COPIES)
     if rest > 1 and not (sharded and "dp" in missing):
         raise UnusableError(f"{next(n for n in ('pp', 'tp', 'cp', 'dp') if n in missing)} unknown")

@@ -128,7 +128,7 @@ def _told(sizes: Sizes) -> bool:
 
 
 @functools.cache
-def _known_sizes() -> dict[str, dict[str, int]]:
+def _known_sizes() -> dict[str, dict[str, Any]]:
     known = documents.read_mapping(catalog.FOLDER / "models" / "sizes.yaml")
     return {compact(name): dict(each) for name, each in known.items()}
 
