@@ -30,7 +30,7 @@ demo: setup
 	$(BIN)/meshwright demo -o runs/demo
 
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow and not timing and not gpu"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not timing and not gpu"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "(slow or timing) and not gpu"

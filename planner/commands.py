@@ -70,6 +70,13 @@ def plan(
     from planner.spec import documents, printing
 
     printing.check_format(output_format)
+    if output is not None and pareto:
+        raise documents.InputError(
+            "-o writes one plan, --pareto finds many; leave one of them out, or print the front "
+            "with --format json"
+        )
+    if output is not None:
+        documents.check_place(output)
     blocks = question.ask(
         model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
     )

@@ -171,6 +171,7 @@ def calibrate(
     from reports import calibration
 
     printing.check_format(output_format, ("table", "json"))
+    documents.check_place(output)
     found = calibration.calibrate(source, runtime, where, start)
     documents.save(found.calibration, output)
     if output_format == "json":

@@ -1,5 +1,7 @@
 """The command line: the JSON contract, exit codes, and one clear message for every wrong input."""
 
+import contextlib
+import io
 import json
 import signal
 import subprocess
@@ -51,11 +53,22 @@ def front(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return call
 
 
-def test_plan_keeps_its_contract(front: Front, tmp_path: Path) -> None:
-    path = tmp_path / "plan.json"
-    code, out, _ = front("plan", *QUESTION, "--format", "json", "-o", str(path))
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What `plan` prints as json, and the plan that it wrote."""
+    path = tmp_path_factory.mktemp("front") / "plan.json"
+    words = ["meshwright", "plan", *QUESTION, "--format", "json", "-o", str(path)]
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit, match="0"):
+            meshwright.main()
+    return printed.getvalue(), path
+
+
+def test_plan_keeps_its_contract(planned: tuple[str, Path]) -> None:
+    out, path = planned
     value = json.loads(out)
-    assert code == 0
     assert value["schema"] == "plans/1"
     assert set(value["best"]["layout"]) == LAYOUT_KEYS
     assert set(value["best"]["predicted"]) >= PREDICTION_KEYS
@@ -73,9 +86,8 @@ def test_plan_keeps_its_contract(front: Front, tmp_path: Path) -> None:
     assert json.loads(path.read_text())["schema"] == "plan/1"
 
 
-def test_estimate_agrees_with_plan(front: Front) -> None:
-    _, out, _ = front("plan", *QUESTION, "--format", "json", "--top-k", "1")
-    best = json.loads(out)["best"]
+def test_estimate_agrees_with_plan(front: Front, planned: tuple[str, Path]) -> None:
+    best = json.loads(planned[0])["best"]
     stages = ",".join(str(len(stage["layers"])) for stage in best["stages"])
     layout = " ".join(f"{key}={value}" for key, value in best["layout"].items())
     layout = f"{layout} stages={stages}"
@@ -86,9 +98,11 @@ def test_estimate_agrees_with_plan(front: Front) -> None:
     assert value == best["predicted"]
 
 
-def test_simulate_and_explain_read_a_plan(front: Front, tmp_path: Path) -> None:
-    plan, timeline, trace = (str(tmp_path / name) for name in ("p.json", "t.json", "trace.json"))
-    front("plan", *QUESTION, "-o", plan)
+def test_simulate_and_explain_read_a_plan(
+    front: Front, planned: tuple[str, Path], tmp_path: Path
+) -> None:
+    timeline, trace = (str(tmp_path / name) for name in ("t.json", "trace.json"))
+    plan = str(planned[1])
     code, out, _ = front("simulate", plan, "-o", timeline, "--trace", trace, "--format", "json")
     assert code == 0
     assert json.loads(out)["schema"] == "timeline/1"
@@ -164,6 +178,7 @@ WRONG = [
     (("plan", *QUESTION, "--dtype", "fp64"), "no peak FLOP/s"),
     (("plan", *QUESTION, "--objective", "fun"), "time, cost or devices"),
     (("plan", *QUESTION, "--format", "xml"), "table, json, csv"),
+    (("plan", *QUESTION, "--pareto", "-o", "plan.json"), "-o writes one plan"),
     (("plan", *QUESTION, "--profile", "nowhere.json"), "no such file"),
     (("plan", "./nowhere/config.json", *QUESTION[1:]), "no such file"),
     (("plan", "gpt2", "h100-sxm", "--seq-len", "4096", "--global-batch", "8"), "1024 positions"),
@@ -239,9 +254,8 @@ def test_an_unwritable_output_is_bad_input(front: Front, tmp_path: Path) -> None
     assert blocked.read_text() == "kept"
 
 
-def test_without_torch_a_run_says_what_to_install(front: Front, tmp_path: Path) -> None:
-    path = str(tmp_path / "plan.json")
-    front("plan", *QUESTION, "-o", path)
+def test_without_torch_a_run_says_what_to_install(planned: tuple[str, Path]) -> None:
+    path = str(planned[1])
     code = (
         "import sys; sys.modules['torch'] = None\n"
         f"import meshwright; sys.argv = ['meshwright', 'run', {path!r}]\nmeshwright.main()\n"
