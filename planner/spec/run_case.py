@@ -3,11 +3,15 @@
 Degrees. dp * tp * pp * cp = n_gpus. One unknown degree follows from the others; several are 1
 where the known ones already use all devices, or where the run is FSDP (dp takes all devices).
 Batch. global_batch = dp * micro_batch * grad_accum; one unknown follows from the others.
+A throughput without a sequence length is taken as one of USUAL_LENGTH, a microbatch that nothing
+tells as one sequence; torchtitan does not give gathered weights back between microbatches of a
+pipeline (fsdp_reshard_after_forward "default").
 Flags of the row (sequence_parallel, flash_attention) replace the runtime's; unknown ones stay.
 What is assumed is noted on the case; a run that cannot be predicted is counted under one reason.
 """
 
 import collections
+import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -19,7 +23,7 @@ from planner.spec.model import ModelSpec
 from planner.spec.run import Run
 from planner.spec.run_cluster import cluster_of
 from planner.spec.run_model import model_of
-from planner.spec.run_runtime import runtime_of
+from planner.spec.run_runtime import nearest, runtime_of
 from planner.spec.runtime import Recompute, Runtime
 from planner.spec.unusable import UnusableError
 from planner.spec.workload import Dtype, Workload
@@ -27,7 +31,13 @@ from planner.spec.workload import Dtype, Workload
 FAILED = r"\boom\b|out[ _-]of[ _-]memory|crash|\bfailed\b"
 FROZEN_WEIGHTS = r"\bq?lora\b|\bpeft\b"
 PACKED = r"packed sequences"
-FULLY_SHARDED = r"fsdp|zero-?3|torchtitan|composer"
+FULLY_SHARDED = r"fsdp|zero-?3|torchtitan|composer|torchtune|maxtext|levanter|foundry"
+USUAL_LENGTH = 4096
+"""Assumed: tokens of a sequence, of a throughput whose row does not say it."""
+
+COPIES = frozenset({"fsdp", "composer-fsdp", "torchtitan", "deepspeed"})
+"""Runtimes whose rows leave out degrees that they do not use: dp takes all devices."""
+
 SHARDS_ITS_OPTIMIZER = r"nemo|megatron-core|mcore|megatron-bridge|nanotron"
 DTYPES: tuple[tuple[str, Dtype], ...] = (
     (r"fp4|float4|e2m1", "fp4"),
@@ -114,8 +124,8 @@ def case_of(run: Run, chosen: str | None = None) -> Case:
         raise UnusableError("no step time")
     if re.search(FROZEN_WEIGHTS, (run.model or "").lower()):
         raise UnusableError("LoRA: most weights are frozen")
-    if run.seq_len is None:
-        raise UnusableError("seq_len unknown")
+    run, of_length = _with_length(run)
+    assert run.seq_len is not None
     degrees, of_degrees = _degrees(run)
     micro_batch, global_batch, of_batch = _batch(run, degrees)
     cluster, of_cluster = cluster_of(run, degrees["n_gpus"])
@@ -123,9 +133,10 @@ def case_of(run: Run, chosen: str | None = None) -> Case:
     runtime, of_runtime = runtime_of(run, chosen)
     runtime, of_traits = _with_flags(runtime, run, degrees["tp"])
     dtype, of_dtype = _dtype(run, cluster)
-    zero, of_zero = _zero(run, runtime)
+    zero, of_zero = _zero(run, runtime, degrees["pp"])
     recompute, of_recompute = _recompute(run)
     notes = (
+        *of_length,
         *of_degrees,
         *of_batch,
         *of_cluster,
@@ -165,6 +176,16 @@ def _failed(run: Run) -> bool:
 def _packed(run: Run) -> tuple[str, ...]:
     packed = re.search(PACKED, (run.notes or "").lower()) is not None
     return ("packed sequences: attention over whole sequences assumed",) if packed else ()
+
+
+def _with_length(run: Run) -> tuple[Run, tuple[str, ...]]:
+    """The row with a sequence length. A throughput hardly depends on it; a time does."""
+    if run.seq_len is not None:
+        return run, ()
+    if run.tokens_per_s_per_gpu is None or _printed(run):
+        raise UnusableError("seq_len unknown")
+    note = f"seq_len unknown, {USUAL_LENGTH} assumed"
+    return dataclasses.replace(run, seq_len=USUAL_LENGTH), (note,)
 
 
 def _degrees(run: Run) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -207,7 +228,8 @@ def _filled(
         notes = tuple(f"{name} unknown, the rest of n_gpus assumed" for name in missing)
         return dict.fromkeys(missing, rest), notes
     about = " ".join(filter(None, (run.runtime, run.source))).lower()
-    sharded = run.fsdp or run.zero_stage == 3 or re.search(FULLY_SHARDED, about)
+    sharded = bool(run.fsdp) or run.zero_stage == 3 or re.search(FULLY_SHARDED, about) is not None
+    sharded = sharded or (run.runtime is not None and nearest(run.runtime) in COPIES)
     if rest > 1 and not (sharded and "dp" in missing):
         raise UnusableError(f"{next(n for n in ('pp', 'tp', 'cp', 'dp') if n in missing)} unknown")
     filled = dict.fromkeys(missing, 1) | ({"dp": rest} if "dp" in missing else {})
@@ -219,10 +241,12 @@ def _batch(run: Run, degrees: dict[str, int]) -> tuple[int, int, tuple[str, ...]
     micro, total, accumulated = run.micro_batch, run.global_batch, run.grad_accum
     dp = degrees["dp"]
     notes: tuple[str, ...] = ()
-    if micro is None:
-        if total is None or accumulated is None or total % (dp * accumulated):
-            raise UnusableError("micro_batch unknown")
+    if micro is None and total and accumulated and total % (dp * accumulated) == 0:
         micro = total // (dp * accumulated)
+    elif micro is None and total and accumulated is None and total % dp == 0:
+        micro, notes = 1, ("micro_batch unknown, 1 assumed",)
+    elif micro is None:
+        raise UnusableError("micro_batch unknown")
     if total is None:
         if accumulated is None and (degrees["pp"] > 1 or _printed(run)):
             raise UnusableError("global_batch unknown")
@@ -274,7 +298,14 @@ def _dtype(run: Run, cluster: ClusterSpec) -> tuple[Dtype, tuple[str, ...]]:
     return found, (f"dtype {run.dtype or 'unknown'} on {device.name}, {found} assumed",)
 
 
-def _zero(run: Run, runtime: Runtime) -> tuple[int, tuple[str, ...]]:
+def _zero(run: Run, runtime: Runtime, pp: int) -> tuple[int, tuple[str, ...]]:
+    zero, notes = _stage(run, runtime)
+    if zero == 3 and pp > 1 and runtime.name == "torchtitan":
+        return 2, (*notes, "torchtitan with pp gathers weights once a step, zero_stage 2")
+    return zero, notes
+
+
+def _stage(run: Run, runtime: Runtime) -> tuple[int, tuple[str, ...]]:
     if run.zero_stage is not None and run.zero_stage > 3:
         raise UnusableError("zero_stage is none of 0 to 3")
     if run.zero_stage is not None:

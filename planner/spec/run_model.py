@@ -7,18 +7,19 @@ Otherwise the sizes make a decoder of one kind of layer, by family:
     llama     rotary positions, RMS norms, no biases, gated SiLU MLP, untied
     nemotron  rotary positions, layer norms, no biases, squared ReLU (as ReLU), untied
 
+Some names stand for sizes that the row need not repeat (catalog/models/sizes.yaml).
 Unknown kv heads are the heads, an unknown ffn is 4 hidden (8/3 hidden where gated, rounded up to
 256), an unknown vocabulary that of the family; whatever is assumed is noted.
 """
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pydantic
 
-from planner.spec import catalog
+from planner.spec import catalog, documents
 from planner.spec.layer import Experts, LayerSpec
 from planner.spec.model import ModelSpec
 from planner.spec.run import Run
@@ -49,6 +50,10 @@ SAME_MODEL = {
     "llama3.370b": "llama3.1-70b",
     "llama3405b": "llama3.1-405b",
     "gpt175b": "gpt3-175b",
+    "phi3mini4k": "phi3-mini",
+    "phi3mini128k": "phi3-mini",
+    "qwen272b": "qwen2.5-72b",
+    "qwen27b": "qwen2.5-7b",
     "nemotron8b": "nemotron3-8b",
     "nemotron22b": "nemotron3-22b",
     "nemotron15b": "nemotron4-15b",
@@ -104,15 +109,28 @@ def model_of(run: Run, seq_len: int, tp: int) -> tuple[ModelSpec, tuple[str, ...
 
 @functools.lru_cache(maxsize=1024)
 def _model(sizes: Sizes) -> tuple[ModelSpec, tuple[str, ...]]:
-    named = by_name(sizes.name)
+    named, sizes_told = by_name(sizes.name), _told(sizes)
     notes: tuple[str, ...]
     if named is not None and _agrees(named, sizes):
         model, notes = named, (f"model: {named.name} of the catalog",)
+    elif (known := _known_sizes().get(compact(sizes.name))) and not sizes_told:
+        model, notes = _by_sizes(replace(sizes, **known))
+        notes = (f"model: the sizes that {sizes.name} is known by", *notes)
     else:
         model, notes = _by_sizes(sizes)
     model, longer = _long_enough(model, sizes.seq_len)
     model, repeated = _enough_kv_heads(model, sizes.tp)
     return model, (*notes, *longer, *repeated)
+
+
+def _told(sizes: Sizes) -> bool:
+    return any((sizes.n_layers, sizes.hidden, sizes.n_heads, sizes.ffn_hidden))
+
+
+@functools.cache
+def _known_sizes() -> dict[str, dict[str, Any]]:
+    known = documents.read_mapping(catalog.FOLDER / "models" / "sizes.yaml")
+    return {compact(name): dict(each) for name, each in known.items()}
 
 
 def by_name(name: str) -> ModelSpec | None:

@@ -22,6 +22,10 @@ NEAREST = (
     (r"torchtitan|titan|torchtune", ("torchtitan", "fsdp", "megatron-core")),
     (r"deepspeed|zero", ("deepspeed", "fsdp", "megatron-core")),
     (r"fsdp|accelerate|lightning|litgpt", ("fsdp", "composer-fsdp", "megatron-core")),
+    (
+        r"\bddp\b|transformers|hugging|\btrl\b|axolotl|factory|optimum|pytorch",
+        ("fsdp", "megatron-core"),
+    ),
     (r"maxtext|jax|xla|alpa|pax|levanter", ("fsdp", "torchtitan", "megatron-core")),
 )
 DEFAULT = "megatron-core"

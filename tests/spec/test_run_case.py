@@ -119,7 +119,7 @@ def test_the_public_failures_are_failures() -> None:
         ({"dp": 3}, "dp*tp*pp*cp is not n_gpus"),
         ({"global_batch": 30}, "global_batch is no multiple of dp*micro_batch"),
         ({"global_batch": None}, "global_batch unknown"),
-        ({"micro_batch": None}, "micro_batch unknown"),
+        ({"micro_batch": None, "global_batch": None}, "micro_batch unknown"),
         ({"gpu": None}, "gpu unknown"),
         ({"gpu": "Abacus 9000"}, "no accelerator called Abacus 9000"),
         ({"model": "LLAMA2-7B LoRA"}, "LoRA: most weights are frozen"),
@@ -148,6 +148,9 @@ def test_degrees_and_batches_follow_from_the_others() -> None:
     assert (sharded.layout.dp, sharded.layout.zero) == (16, 3)
 
 
+NO_SIZES = dict.fromkeys(("n_layers", "hidden", "n_heads", "n_kv_heads", "ffn_hidden", "vocab"))
+
+
 def test_a_throughput_needs_no_global_batch_but_a_time_does() -> None:
     changes = {"global_batch": None, "step_time_s": None, "tokens_per_s_per_gpu": 64.0}
     found = case(**changes, dp=8, pp=1)
@@ -155,6 +158,42 @@ def test_a_throughput_needs_no_global_batch_but_a_time_does() -> None:
     assert any("one microbatch assumed" in note for note in found.notes)
     assert reason(**changes) == "global_batch unknown"
     assert reason(global_batch=None, dp=8, pp=1) == "global_batch unknown"
+
+
+def test_a_microbatch_that_nothing_tells_is_one_sequence() -> None:
+    found = case(micro_batch=None, grad_accum=None)
+    assert found.layout.micro_batch == 1
+    assert "micro_batch unknown, 1 assumed" in found.notes
+
+
+def test_a_throughput_stands_without_a_length_but_a_time_does_not() -> None:
+    speed = {"step_time_s": None, "tokens_per_s_per_gpu": 64.0}
+    found = case(**speed, seq_len=None, model="llama3-8b", arch=None, **NO_SIZES)
+    assert found.workload.seq_len == 4096
+    assert found.step_seconds == found.workload.global_batch * 4096 / (64 * 16)
+    assert reason(seq_len=None) == "seq_len unknown"
+
+
+@pytest.mark.parametrize(("pp", "zero"), [(1, 3), (2, 2)])
+def test_torchtitan_keeps_gathered_weights_in_a_pipeline(pp: int, zero: int) -> None:
+    found = case(runtime="torchtitan", fsdp=True, zero_stage=None, pp=pp, dp=None)
+    assert found.layout.zero == zero
+
+
+@pytest.mark.parametrize("runtime", ["torchtune", "MaxText", "axolotl", "PyTorch DDP", "DeepSpeed"])
+def test_degrees_that_such_software_does_not_mention_are_not_used(runtime: str) -> None:
+    found = case(runtime=runtime, **dict.fromkeys(("dp", "tp", "pp", "cp")))
+    assert (found.layout.dp, found.layout.tp, found.layout.pp) == (16, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "vocab"),
+    [("mosaicml/mpt-30b", 48, 50_432), ("tiiuae/falcon-40b-instruct", 60, 65_024)],
+)
+def test_a_name_may_stand_for_sizes(name: str, layers: int, vocab: int) -> None:
+    found = case(model=name, arch=None, **NO_SIZES).model
+    assert (found.layers, found.vocab) == (layers, vocab)
+    assert reason(model=name, **{**NO_SIZES, "n_layers": 3}) == "hidden unknown"
 
 
 def test_experts_beside_dp_are_folded_into_it() -> None:
@@ -319,6 +358,12 @@ def test_hosts_of_a_torus_are_no_nodes() -> None:
         ("AMD Instinct MI250X", "mi250x"),
         ("V100-32GB", "v100-32"),
         ("L40S", "l40s"),
+        ("NVIDIA L4", "l4"),
+        ("H20-96GB", "h20"),
+        ("Gaudi2", "gaudi2"),
+        ("Intel Gaudi 3", "gaudi3"),
+        ("Tesla T4", "t4"),
+        ("H100 NVL", "h100-sxm"),
         ("RTX4090", "rtx4090"),
         ("NVIDIA GeForce RTX 4090", "rtx4090"),
         ("TPU v5p", "tpu-v5p"),
