@@ -111,14 +111,16 @@ class SequenceClasses(nn.Module):
         losses = functional.cross_entropy(widened(logits), targets[sequences], reduction="sum")
         return losses / len(targets)
 
-    def _one_token(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The sequences whose token lies in the own rows, and those rows."""
+    def _one_token(self, x: Tensor) -> tuple[slice, Tensor]:
+        """The sequences whose token lies in the own rows, and those rows.
+
+        Which they are is known without a look at numbers, so that a rehearsal has none to miss.
+        """
         count, tokens = x.shape[0] * x.shape[1], x.shape[1] * self.rows.ranks
-        start = self.rows.rank * count
-        sequences = torch.arange(x.shape[0], device=x.device)
-        rows = sequences * tokens + (tokens - 1 if self.takes_last else 0) - start
-        own = (rows >= 0) & (rows < count)
-        return sequences[own], x.flatten(0, 1)[rows[own]]
+        start, place = self.rows.rank * count, tokens - 1 if self.takes_last else 0
+        first, last = (-(-(row - place) // tokens) for row in (start, start + count))
+        rows = torch.arange(first, last, device=x.device) * tokens + place - start
+        return slice(first, last), x.flatten(0, 1)[rows]
 
 
 AnyHead = Head | TokenClasses | SequenceClasses

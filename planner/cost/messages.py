@@ -260,12 +260,11 @@ class _Rank:
                 embedding = stage == 0 and place == 0
                 head = stage == last and place == len(self.plan.stages[stage].layers) + (stage == 0)
                 found = [op for op in transformer.operators(graph) if op.parameters]
-                kind = "embedding" if embedding else "linear" if head else None
-                shared = [op for op in found if tied and op.kind == kind]
-                table += shared
+                if tied and (embedding or head):
+                    shared, found = _table(found)
+                    table += shared
                 for experts in (False, True):
-                    rest = (op for op in found if op not in shared and op.expert == experts)
-                    if own := tuple(rest):
+                    if own := tuple(op for op in found if op.expert == experts):
                         largest = tuple(map(self._largest, own))
                         yield unit_messages.Unit(own, largest, experts=experts)
         if table:
@@ -293,6 +292,20 @@ class _Rank:
         line = max(1, how.line_bytes // how.weight_bytes)
         size = -(-elements // line) * line * how.gradient_bytes
         yield ("gradients", "all_reduce", "tied", 2, size), 1
+
+
+def _table(found: Sequence[Operator]) -> tuple[list[Operator], list[Operator]]:
+    """The matrix of a vocabulary, and all else; an operator that has a bias too is both."""
+    table, rest = [], []
+    for op in found:
+        dims = dict(op.dims)
+        matrix = {"embedding": op.parameters, "linear": dims.get("n", 0) * dims.get("k", 0)}
+        size = matrix.get(op.kind, 0)
+        if size > op.parameters or all(split.meaning != "vocabulary" for split in op.splits):
+            size = 0
+        table += [replace(op, parameters=size)] * (size > 0)
+        rest += [replace(op, parameters=op.parameters - size)] * (op.parameters > size)
+    return table, rest
 
 
 def _collectives(nodes: Sequence[Node]) -> list[Collective]:

@@ -11,8 +11,10 @@
     full       the layer's input only
 
 A second run may end once the last tensor that the backward needs is back: after `full` an operator
-is run again only if something behind it keeps a tensor. By `products` exactly those are whose
-output is not kept and is the input of one that keeps tensors, or of one that is run again.
+is run again only if one that comes later keeps a tensor, whether or not it reads what the first
+makes (an attention beside an MLP runs before it). The nodes of a graph are in that order. By
+`products` exactly those are run again whose output is not kept and is the input of one that keeps
+tensors, or of one that is run again.
 """
 
 from itertools import count
@@ -62,12 +64,15 @@ def run_again(
         return [node for node in order if node in again]
     if mode == "selective":
         return [node for node in order if isinstance(node, Operator) and node.selective_bytes]
-    return [node for node in order if _needed(graph, node)] if stops_early else order
+    if not stops_early:
+        return order
+    before = _before_the_last_that_keeps(list(graph))
+    return [node for node in order if node in before]
 
 
-def _needed(graph: nx.DiGraph, node: Node) -> bool:
-    behind: set[Node] = nx.descendants(graph, node)
-    return any(isinstance(each, Operator) and each.saved_bytes for each in behind)
+def _before_the_last_that_keeps(nodes: list[Node]) -> set[Node]:
+    keeping = (i for i, node in enumerate(nodes) if isinstance(node, Operator) and node.saved_bytes)
+    return set(nodes[: max(keeping, default=0)])
 
 
 def _kept(graph: nx.DiGraph) -> list[Node]:

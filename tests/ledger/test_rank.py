@@ -113,9 +113,14 @@ KINDS_OF_MODELS: list[tuple[Any, str]] = [
     (mixture, "tp=2 pp=2 dp=4 ep=2 etp=2 micro_batch=2 zero=1 recompute=full"),
     (mixture, "tp=2 dp=4 ep=4 micro_batch=2 zero=2"),
     (lambda: KINDS["t5"], "tp=2 dp=2 micro_batch=2 zero=1"),
-    (lambda: KINDS["bert-masked"], "tp=2 pp=2 dp=2 micro_batch=2 zero=0"),
+    (lambda: KINDS["bert-masked"], "tp=2 pp=2 dp=2 micro_batch=2 zero=2"),
+    (lambda: KINDS["gpt2-sequences"], "tp=2 dp=2 micro_batch=2 zero=1"),
+    (lambda: KINDS["neox"], "tp=2 dp=2 micro_batch=2 zero=1 recompute=full"),
 ]
 MORE_KINDS: list[tuple[Any, str]] = [
+    (lambda: KINDS["bert-masked"], "tp=2 pp=2 dp=2 micro_batch=2 zero=0"),
+    (lambda: KINDS["bert-masked"], "tp=2 dp=2 micro_batch=2 zero=3"),
+    (lambda: KINDS["bert-sequences"], "tp=4 dp=2 micro_batch=1 zero=3 recompute=full"),
     (wide_llama, "cp=4 dp=2 micro_batch=2 zero=1"),
     (mixture, "dp=8 ep=4 micro_batch=2 zero=3"),
     (lambda: KINDS["bart"], "tp=4 dp=2 micro_batch=1 zero=1 recompute=full"),
