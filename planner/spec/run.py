@@ -1,8 +1,10 @@
 """Run: one measured training run of somebody, as one tidy row.
 
 The columns are the fields of Run (other columns are ignored, missing ones unknown). A cell that
-is empty or says `unknown`, `n/a`, `nan`, `null`, `-` or `?` is unknown and stays None: nothing is
-invented while reading. A cell that cannot be read is an InputError with file, line and column.
+is empty or says `unknown`, `n/a`, `nan`, `null`, `-` or `?` (a number also `none`) is unknown and
+stays None: nothing is invented while reading. Numbers may have separators of thousands (`2,500`), a
+length may count in 1024 (`8k`), a ZeRO stage may be named (`ZeRO-3`). A cell that cannot be read is
+an InputError with file, line and column.
 """
 
 import csv
@@ -10,6 +12,7 @@ import dataclasses
 import difflib
 import io
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,8 @@ YES = frozenset({"1", "1.0", "true", "yes", "y", "on"})
 NO = frozenset({"0", "0.0", "false", "no", "n", "off"})
 MAY_BE_ZERO = frozenset({"zero_stage", "cp", "ep", "vpp", "n_experts", "experts_per_token"})
 """Whole numbers that sources write as 0 for "none"; all others count something."""
+
+THOUSANDS = r"\d{1,3}(,\d{3})+(\.\d+)?"
 
 GIB = 2.0**30
 
@@ -170,8 +175,10 @@ def _cell(name: str, text: str, file: str, line: int) -> Any:
     if text.lower() in UNKNOWN:
         return None
     parse, remedy = READERS[TYPES[name]]
+    if parse in (_whole, _number) and text.lower() == "none":
+        return None
     try:
-        value = parse(text)
+        value = parse(_spelled_out(name, text))
         if isinstance(value, int | float) and not isinstance(value, bool):
             _check_size(name, value)
     except ValueError:
@@ -185,6 +192,17 @@ def _cell(name: str, text: str, file: str, line: int) -> Any:
 def _check_size(name: str, value: float) -> None:
     if value < 0 or (value == 0 and isinstance(value, int) and name not in MAY_BE_ZERO):
         raise ValueError
+
+
+def _spelled_out(name: str, text: str) -> str:
+    """A number as people write it, as digits."""
+    if TYPES[name] in (int | None, float | None) and re.fullmatch(THOUSANDS, text):
+        return text.replace(",", "")
+    if name == "seq_len" and (found := re.fullmatch(r"(\d+) ?[kK]", text)):
+        return str(1024 * int(found[1]))
+    if name == "zero_stage" and (found := re.fullmatch(r"(?:zero|stage)[ -]*(\d)", text.lower())):
+        return found[1]
+    return text
 
 
 def _whole(text: str) -> int:

@@ -37,6 +37,22 @@ def test_an_unknown_cell_stays_unknown(column: str, word: str) -> None:
     assert getattr(one(f"{other},{column}", f"x,{word}"), column) is None
 
 
+@pytest.mark.parametrize(
+    ("column", "cell", "value"),
+    [
+        ("tokens_per_s_per_gpu", '"2,500"', 2500.0),
+        ("global_batch", '"1,024"', 1024),
+        ("seq_len", "8k", 8192),
+        ("zero_stage", "ZeRO-3", 3),
+        ("zero_stage", "stage 2", 2),
+        ("zero_stage", "none", None),
+        ("recompute", "none", "none"),
+    ],
+)
+def test_numbers_are_read_as_people_write_them(column: str, cell: str, value: object) -> None:
+    assert getattr(one(f"model,{column}", f"x,{cell}"), column) == value
+
+
 def test_missing_columns_are_unknown_and_other_columns_are_ignored() -> None:
     run = one("model,colour", "gpt,blue")
     assert run.model == "gpt"
