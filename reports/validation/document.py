@@ -76,12 +76,11 @@ catalog last, its rows changed nothing (7 to 42 % too fast).
 Then, on 2026-11-30: products in NVFP4 at the data sheets' rates, without the overlap of tensor
 parallelism that the recipes turn off for it (predicted as fp8 before, 19 to 35 % too slow; now 3 %
 too slow to 7 % too fast); the projection to the vocabulary in 16 bits whatever the format of the
-layers (NeMo's calibration was fitted before that and stands as it is, so that its loss holds some
-of that time twice; its rows above are those of fits after it); GB300, which had no memory in the
-catalog and so no calibration: its rows had been predicted by the data sheet alone. Dense models on
-racks went from 13.3 to 7.1 %, mixtures there from 16.2 to 10.6 %. Six pipelined rows of torchtitan
-are in the table since, whose microbatch is not told: one sequence is assumed, weights are gathered
-once a step as is its default (6 to 38 % too slow).
+layers (NeMo's calibration was fitted again after it, since its loss had held some of that time);
+GB300, which had no memory in the catalog and so no calibration: its rows had been predicted by the
+data sheet alone. Dense models on racks went from 13.3 to 7.8 %, mixtures there from 16.2 to 11.4 %.
+Six pipelined rows of torchtitan are in the table since, whose microbatch is not told: one sequence
+is assumed, weights are gathered once a step as is its default (6 to 38 % too slow).
 
 What is left: too fast where Megatron-Bridge's recipes keep activations in the hosts' memory (full
 sharding on GB200, 13 to 24 %: 20 to 92 layers, scripts/performance/configs/llama), which no

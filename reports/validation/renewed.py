@@ -12,14 +12,15 @@ change: whoever renews decides that.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 SHORT = "What falls short"
 MADE = re.compile(r"^Made .*$", re.MULTILINE)
+AGAIN = re.compile(r" Again on (\S+): ([^.]*)\.")
 
 
-def renewed(old: str, new: str, whole: Collection[str], told: str) -> str:
-    """The old text with what the new one has. told: what was made again, and when."""
+def renewed(old: str, new: str, whole: Collection[str], day: str, words: Sequence[str]) -> str:
+    """The old text with what the new one has. words: what was made again, on that day."""
     fresh = dict(_sections(new))
     titles = [cell for body in fresh.values() for cell, _, _ in _rows(body)]
     parts = []
@@ -30,8 +31,22 @@ def renewed(old: str, new: str, whole: Collection[str], told: str) -> str:
             body = _shortened(body, fresh[title], titles)
         elif title in fresh and title:
             body = _with_rows(body, fresh[title])
-        parts.append(f"## {title}\n{body}" if title else MADE.sub(rf"\g<0> {told}", body, count=1))
+        parts.append(f"## {title}\n{body}" if title else _made(body, day, words))
     return "".join(parts)
+
+
+def _made(body: str, day: str, words: Sequence[str]) -> str:
+    """The line that says what was made when, with these words for the day once each."""
+
+    def told(line: re.Match[str]) -> str:
+        days: dict[str, list[str]] = {}
+        for each, named in (*AGAIN.findall(line[0]), (day, ", ".join(words))):
+            known = days.setdefault(each, [])
+            known += [word for word in named.split(", ") if word not in known]
+        again = "".join(f" Again on {each}: {', '.join(known)}." for each, known in days.items())
+        return line[0].partition(" Again on ")[0] + again
+
+    return MADE.sub(told, body, count=1)
 
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:

@@ -265,8 +265,7 @@ def renew(path: Path, words: Sequence[str]) -> None:
         raise InputError(f"no row is called {' or '.join(words)}; rows: {titles}; or elsewhere")
     new = document(judged, {}, transfers, apart, DRAWS, "")
     whole = [CALIBRATIONS, *([APART] if apart else [])]
-    told = f"Again on {_today()}: {', '.join(words)}."
-    write_text(path, renewed(path.read_text(encoding="utf-8"), new, whole, told))
+    write_text(path, renewed(path.read_text(encoding="utf-8"), new, whole, _today(), words))
 
 
 def _named(title: str, words: Sequence[str]) -> bool:

@@ -70,7 +70,7 @@ New words.
 
 
 def test_only_what_was_made_again_changes() -> None:
-    found = renewed(OLD, NEW, ["Elsewhere"], "Again on 2026-02-02: NeMo.")
+    found = renewed(OLD, NEW, ["Elsewhere"], "2026-02-02", ["NeMo"])
     expected = (
         OLD.replace("9.0 % |", "3.0 % |")
         .replace("80 %", "81 %")
@@ -86,4 +86,10 @@ def test_only_what_was_made_again_changes() -> None:
 
 def test_nothing_made_again_leaves_the_text() -> None:
     empty = "# Title\n\n## Time\n\n## Order\n\n## What falls short\n\n- Nothing.\n"
-    assert renewed(OLD, empty, [], "") == OLD.replace("2026-01-01.", "2026-01-01. ")
+    told = "2026-01-01. Again on 2026-02-02: NeMo."
+    once = renewed(OLD, empty, [], "2026-02-02", ["NeMo"])
+    assert once == OLD.replace("2026-01-01.", told)
+    twice = renewed(once, empty, [], "2026-02-02", ["elsewhere", "NeMo"])
+    assert twice == OLD.replace("2026-01-01.", f"{told[:-1]}, elsewhere.")
+    later = renewed(once, empty, [], "2026-03-03", ["vTrain"])
+    assert later == OLD.replace("2026-01-01.", f"{told} Again on 2026-03-03: vTrain.")
