@@ -67,11 +67,15 @@ FULL = 1 - 1e-6
 """Of the limit, for what fills it. Measured: HiGHS' presolve called a stage that fills it to 1e-9
 infeasible; a thousand times its tolerance is clear of that."""
 SOLVER_OPTIONS = {
+    "presolve": "off",
     "random_seed": 0,
     "mip_feasibility_tolerance": 1e-9,
     "primal_feasibility_tolerance": 1e-9,
 }
-"""Any seed will do if it stays the same; the tolerances are the tightest that HiGHS was given."""
+"""Any seed will do if it stays the same; the tolerances are the tightest that HiGHS was given.
+Measured: with presolve, which saves a third of the time, HiGHS 1.16 proved 70 to be the optimum of
+one programme in some 2,000, of which it calls a plan of 59 feasible once its choices are fixed
+(tests/search/test_integer_programme.py); leaving out any of five of its reductions cures it."""
 
 Form = Literal["staircase", "events"]
 Status = Literal["optimal", "infeasible", "stopped"]
