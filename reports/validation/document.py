@@ -71,11 +71,11 @@ three times too slow); NeMo's full sharding gathers ahead; experts cost their ho
 one number that was chosen on these rows, 0.5 ms); operands are cast to fp8; NeMo sends a token to
 a node once, not once for each expert there (DeepSeek-V3 and Qwen3-235B on H100 were up to 50 %
 too slow); torchtitan's selective recomputation keeps every second product. gpt-oss came into the
-catalog last, its rows changed nothing (7 to 42 % too fast).
+catalog last, its rows changed nothing (7 to 42 % too fast then).
 
 Then, on 2026-11-30: products in NVFP4 at the data sheets' rates, without the overlap of tensor
-parallelism that the recipes turn off for it (predicted as fp8 before, 19 to 35 % too slow; now 3 %
-too slow to 7 % too fast); the projection to the vocabulary in 16 bits whatever the format of the
+parallelism that the recipes turn off for it (predicted as fp8 before, 19 to 35 % too slow; now 1 %
+too slow to 9 % too fast); the projection to the vocabulary in 16 bits whatever the format of the
 layers (NeMo's calibration was fitted again after it, since its loss had held some of that time);
 GB300, which had no memory in the catalog and so no calibration: its rows had been predicted by the
 data sheet alone. Dense models on racks went from 13.3 to 7.8 %, mixtures there from 16.2 to 11.4 %.
@@ -85,7 +85,7 @@ is assumed, weights are gathered once a step as is its default (6 to 38 % too sl
 What is left: too fast where Megatron-Bridge's recipes keep activations in the hosts' memory (full
 sharding on GB200, 13 to 24 %: 20 to 92 layers, scripts/performance/configs/llama), which no
 column tells and which would not fit otherwise (1.7 to 2.6 times the memory is predicted); gpt-oss
-(7 to 42 % too fast, on racks 27 to 39 %); mixtures that recompute parts of a layer, which no column
+(17 to 44 % too fast, on racks 31 to 42 %); mixtures that recompute parts of a layer, which no column
 tells either; Qwen3-30B without dropping on H100,
 where release 26.02 is half as fast as 25.11, took two to three times what is predicted, which
 nothing in its rows explains; torchtitan without torch.compile, about 15 % slower than with it, is
