@@ -13,6 +13,7 @@ import numpy as np
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.search import space
+from planner.search.depths import depths
 from planner.search.fewest import Fewest, fewest_devices
 from planner.search.leanest import nothing_fits
 from planner.search.outer import Outcome, Search
@@ -132,7 +133,11 @@ def _nothing_fits(blocks: Blocks, made: Space) -> NoPlanError:
         asked = space.Question(
             blocks.model, blocks.cluster, blocks.workload, blocks.runtime, blocks.cluster.devices
         )
-        reasons = space.why_empty(asked) or ["no choice is left by --fix and --forbid"]
+        wishes = made.terms.wishes.choices
+        if wishes and depths(asked, Wishes()):
+            reasons = [f"no choice keeps {' and '.join(each.option for each in wishes)}"]
+        else:
+            reasons = space.why_empty(asked)
         return NoPlanError(
             f"no legal way to divide {blocks.model.name} over {blocks.cluster.devices} devices: "
             + "; ".join(reasons)

@@ -57,8 +57,7 @@ def remedies(blocks: Blocks, terms: Terms) -> Iterator[Remedy]:
     for wish in terms.wishes.choices:
         found = any_plan(blocks, terms.without(wish))
         if found is not None:
-            option = "--fix" if wish.wanted else "--forbid"
-            yield Remedy("wish", f"no {option} {wish.text}", found)
+            yield Remedy("wish", f"no {wish.option}", found)
 
 
 def told(blocks: Blocks, terms: Terms) -> str:

@@ -50,6 +50,11 @@ class Wish:
     value: str
     wanted: bool
 
+    @property
+    def option(self) -> str:
+        """As it stands on the command line."""
+        return f"{'--fix' if self.wanted else '--forbid'} {self.text}"
+
     @classmethod
     def parse(cls, text: str, wanted: bool) -> "Wish":
         """Read `tp=8`. Raises InputError."""

@@ -6,6 +6,7 @@ import pytest
 
 from planner.search import planning, question
 from planner.search.optimum import rank
+from planner.search.ranking import NoPlanError
 from planner.search.wishes import Wishes
 from planner.spec.documents import InputError
 from planner.spec.workload import Workload
@@ -131,3 +132,9 @@ def test_what_a_runtime_cannot_do_is_refused_by_name(layout: str, message: str) 
     )
     with pytest.raises(InputError, match=re.escape(message)):
         question.plan_of_layout(blocks(ROOMY, gpu_cluster(), runtime=runtime), layout)
+
+
+def test_a_wish_that_no_choice_keeps_is_named() -> None:
+    asked = blocks(llama_like(layers=4), gpu_cluster(nodes=1))
+    with pytest.raises(NoPlanError, match=r"no choice keeps --fix tp=3\. .* no --fix tp=3"):
+        planning.choose(asked, wishes=Wishes.of(fix=["tp=3"]))
