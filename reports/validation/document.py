@@ -85,8 +85,8 @@ is assumed, weights are gathered once a step as is its default (6 to 38 % too sl
 What is left: too fast where Megatron-Bridge's recipes keep activations in the hosts' memory (full
 sharding on GB200, 13 to 24 %: 20 to 92 layers, scripts/performance/configs/llama), which no
 column tells and which would not fit otherwise (1.7 to 2.6 times the memory is predicted); gpt-oss
-(17 to 44 % too fast, on racks 31 to 42 %); mixtures that recompute parts of a layer, which no column
-tells either; Qwen3-30B without dropping on H100,
+(17 to 44 % too fast, on racks 31 to 42 %); mixtures that recompute parts of a layer, which no
+column tells either; Qwen3-30B without dropping on H100,
 where release 26.02 is half as fast as 25.11, took two to three times what is predicted, which
 nothing in its rows explains; torchtitan without torch.compile, about 15 % slower than with it, is
 told apart by a note only; small microbatches under FSDP on H100 (13b, 2 sequences) are 20 %
