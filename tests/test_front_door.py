@@ -16,7 +16,7 @@ import meshwright
 from planner.spec import printing
 
 Front = Callable[..., tuple[int, str, str]]
-QUESTION = ("llama2-7b", "h100-sxm", "--seq-len", "4096", "--global-batch", "64")
+QUESTION = ("gpt2", "h100-sxm", "--seq-len", "1024", "--global-batch", "64")
 LAYOUT_KEYS = {
     "dp",
     "tp",
@@ -184,7 +184,7 @@ WRONG = [
     (("plan", "gpt2", "h100-sxm", "--seq-len", "4096", "--global-batch", "8"), "1024 positions"),
     (("plan", *QUESTION[:2], "--seq-len", "0", "--global-batch", "8"), "seq_len"),
     (("estimate", *QUESTION, "--layout", "dp=5"), "does not divide"),
-    (("estimate", *QUESTION, "--layout", "tp=3"), "does not divide heads=32"),
+    (("estimate", *QUESTION, "--layout", "tp=8"), "does not divide heads=12"),
     (("estimate", *QUESTION, "--layout", "zero=7"), "zero"),
     (("scale", *QUESTION, "--devices", "eight"), "8,16,32"),
     (("explain", "nowhere.json"), "no such file"),
