@@ -297,7 +297,7 @@ def serve(worker: Worker, tasks: int, replies: int) -> None:
 def _answer(doer: Callable[[], Any]) -> dict[str, Any]:
     try:
         return {"result": doer()}
-    except Exception:
+    except Exception:  # whatever a task raises is told to who gave it; the worker goes on
         return {"error": traceback.format_exc(limit=-6)}
 
 

@@ -267,7 +267,7 @@ def with_columns(
 
 def least_bytes(blocks: Blocks, choices: Candidates, held: int | None = None) -> Floats:
     """A lower bound on the peak of the fullest stage of every row, [N]; held: on that of a stage
-    that holds at least so many layers."""
+    that holds at least so many layers (a single stage holds them all)."""
     p = choices.pp
     if p == 1:
         kinds, ranks = blocks.kinds_before[-1][None], np.array([0])

@@ -36,9 +36,8 @@ Flags = NDArray[np.bool_]
 
 
 def most_that_fit(blocks: Blocks, rows: Candidates, limit_bytes: float) -> int:
-    """The most layers that one rank can hold, in any row. rows: of one table."""
-    if rows.pp == 1:
-        return blocks.model.layers
+    """The most layers that one rank can hold, in any row. rows: of a table with more than one
+    stage."""
     fit, over = 0, blocks.model.layers + 1
     while over - fit > 1:
         held = (fit + over) // 2

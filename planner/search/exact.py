@@ -81,7 +81,7 @@ def _first_that_fits(
     begun = time.process_time()
     for limit in limits:
         made = relaxed_space(blocks, Terms(limit, objective == "cost", wishes))
-        outcome = Search(blocks, made, _left(wishes, begun)).run()
+        outcome = Search(blocks, made, wishes.seconds_left(begun)).run()
         if outcome.solved:
             return made, outcome
         if outcome.tally.stopped:
@@ -92,12 +92,6 @@ def _first_that_fits(
                 "that none fits."
             )
     raise _nothing_fits(blocks, made)
-
-
-def _left(wishes: Wishes, begun: float) -> float | None:
-    """CPU seconds that are left of the time limit, if there is one."""
-    limit = wishes.time_limit_seconds
-    return None if limit is None else max(0.0, limit - (time.process_time() - begun))
 
 
 def _with_fewest(

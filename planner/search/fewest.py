@@ -66,10 +66,7 @@ def fewest_devices(blocks: Blocks, throughput: float, limit_bytes: float, wishes
         space = relaxed_space(blocks, terms, target, kept=1.0)
         enumerated += space.enumerated
         tried.append(devices)
-        left = wishes.time_limit_seconds
-        if left is not None:
-            left = max(0.0, left - (time.process_time() - begun))
-        outcome = Search(blocks, space, left).run()
+        outcome = Search(blocks, space, wishes.seconds_left(begun)).run()
         if outcome.solved and outcome.solved[0].value <= target * (1 + RELATIVE):
             return Fewest(space, outcome, tuple(tried), tuple(unsure), enumerated)
         if outcome.lower_bound <= target:

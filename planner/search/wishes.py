@@ -5,6 +5,7 @@
 --time-limit 10       CPU seconds, then the best so far with its gap
 """
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -186,6 +187,11 @@ class Wishes:
     def without(self, wish: Wish) -> "Wishes":
         """All but one."""
         return replace(self, choices=tuple(each for each in self.choices if each != wish))
+
+    def seconds_left(self, begun: float) -> float | None:
+        """CPU seconds of the time limit that a search begun then still has, if there is one."""
+        limit = self.time_limit_seconds
+        return None if limit is None else max(0.0, limit - (time.process_time() - begun))
 
     @property
     def chooses(self) -> bool:

@@ -51,7 +51,8 @@ def when_started(folder: Path, ranks: int, act: Callable[[int], None]) -> thread
             time.sleep(0.01)
         act(int((folder / "pid.1").read_text()))
 
-    thread = threading.Thread(target=wait)
+    # a run that ends before its ranks start must not keep the tests from ending
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     return thread
 
