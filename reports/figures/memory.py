@@ -99,7 +99,7 @@ def _capacity(ax: Axes, capacity: float | None, highest: float, scale: Scale) ->
         return
     text = f"capacity {size_scale(capacity).text(capacity)}"
     if capacity > OFF_SCALE * highest:
-        ax.set_title(f"{text} (off the scale)", loc="right", fontsize=SMALL_POINTS, color=QUIET)
+        ax.set_title(f"{text}\n(off the scale)", loc="right", fontsize=SMALL_POINTS, color=QUIET)
         return
     line = scale.of(capacity)
     ax.set_ylim(0.0, max(line, scale.of(highest)) * 1.16)
