@@ -58,7 +58,7 @@ goldens: setup
 	$(BIN)/python -m tests.profiler.imports
 
 calibrations: setup
-	$(BIN)/python -m planner.search.calibrations
+	$(BIN)/python -m planner.calibration.recipes
 
 validation: setup
 	$(BIN)/python -m reports.validation.study docs $(ONLY)

@@ -124,12 +124,12 @@ def estimate(
     calibration: Any = None,
 ) -> "Plan":
     """Predict one layout, written as for `--layout`. Raises InputError."""
-    from planner.search import question
+    from planner.search import question, told_layout
 
     blocks = question.ask(
         model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
     )
-    return question.plan_of_layout(blocks, layout)
+    return told_layout.plan_of_layout(blocks, layout)
 
 
 def simulate(planned: "Plan") -> "Timeline":

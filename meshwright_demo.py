@@ -65,7 +65,7 @@ def demo(
 def _demo(
     task: Task, folder: Path, ranks: int, count: int, steps: int, budget: str
 ) -> dict[str, Any]:
-    from planner.search import planning, question
+    from planner.search import planning, told_layout
     from planner.spec import documents
 
     say = _announcer()
@@ -79,7 +79,7 @@ def _demo(
     several = _several(blocks, ranking.tables, chosen[0], count)
     say("run", "one process alone, the reference of the loss")
     micro_batch = max(plan.layout.micro_batch for plan in several)
-    alone = question.plan_of_layout(
+    alone = told_layout.plan_of_layout(
         _ask(task, "local:1", profile), f"dp=1 micro_batch={micro_batch}"
     )
     documents.save(_run(alone, steps, 0), folder / "reference.json")

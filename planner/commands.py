@@ -123,14 +123,14 @@ def estimate(
     output_format: str = FORMAT,
 ) -> None:
     """Predict step time and memory of one layout."""
-    from planner.search import answer, question
+    from planner.search import answer, question, told_layout
     from planner.spec import documents, printing
 
     printing.check_format(output_format)
     blocks = question.ask(
         model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
     )
-    found = question.plan_of_layout(blocks, layout)
+    found = told_layout.plan_of_layout(blocks, layout)
     assert found.predicted is not None
     if output is not None:
         documents.save(found, output)
@@ -149,7 +149,8 @@ def explain(
     output_format: str = typer.Option("table", "--format", help="table or json."),
 ) -> None:
     """Say why a plan is as fast as it is, what its neighbours lose, and what would change it."""
-    from planner.search import answer, neighbours, planning
+    from planner.search import answer, planning
+    from planner.search.reasons import neighbours
     from planner.spec import documents, printing
     from planner.spec.plan import Plan
 
@@ -183,7 +184,7 @@ def scale(
     from planner.spec import printing
 
     printing.check_format(output_format)
-    counts = question.read_counts(devices)
+    counts = scaling.read_counts(devices)
     blocks = question.ask(
         model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
     )

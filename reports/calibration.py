@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from planner.search.case_tables import problem
-from planner.search.own_profile import check_profile, device_of, fit_profile
-from planner.search.own_runs import OwnFit, fit_own
-from planner.search.runs import RunPrediction
+from planner.calibration.case_tables import problem
+from planner.calibration.own_profile import check_profile, device_of, fit_profile
+from planner.calibration.own_runs import OwnFit, fit_own
+from planner.calibration.predicted_runs import RunPrediction
 from planner.spec import catalog, documents
 from planner.spec.calibration import MEANINGS, Calibration, ConstantName
 from planner.spec.documents import InputError
 from planner.spec.profile import Profile
-from planner.spec.run import read_runs
-from planner.spec.run_case import Case, make_cases
-from planner.spec.run_where import compile_where
+from planner.spec.runs.case import Case, make_cases
+from planner.spec.runs.run import read_runs
+from planner.spec.runs.where import compile_where
 from planner.spec.units import format_bytes, format_seconds
 from reports.validation.baselines import NAMES, baseline_seconds
 from reports.validation.errors import error_metrics

@@ -19,14 +19,14 @@ from planner.cost.survey import survey
 from planner.schedule import lowering
 from planner.schedule.orders import orders
 from planner.search import question
-from planner.search import space as outer_space
-from planner.search import tabulated_space as space
-from planner.search.inner import Inner
-from planner.search.integer_programme import Form, Solution, solve
-from planner.search.recompute_tables import recompute_tables
-from planner.search.relaxed_space import Choice, Space, relaxed_space
-from planner.search.stage_tables import modes
-from planner.search.terms import Terms
+from planner.search.inner.cut import Inner
+from planner.search.inner.integer_programme import Form, Solution, solve
+from planner.search.inner.recompute_tables import recompute_tables
+from planner.search.inner.stage_tables import modes
+from planner.search.outer import space as outer_space
+from planner.search.outer.relaxed_space import Choice, Space, relaxed_space
+from planner.search.outer.terms import Terms
+from planner.search.tabulated import space
 from planner.simulator import engine
 from planner.simulator.ends import makespan, one_pass, wavefront
 from planner.simulator.engine import Task

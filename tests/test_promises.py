@@ -9,7 +9,7 @@ import pytest
 
 from planner.cost.blocks import Blocks
 from planner.schedule import lowering
-from planner.search import question
+from planner.search import told_layout
 from planner.simulator.timeline import timeline
 from planner.spec import catalog
 from planner.spec.timeline import Timeline
@@ -48,7 +48,7 @@ LEVEL = 0.03
 def test_measured_memory_keeps_the_promise(model, layout: str) -> None:  # type: ignore[no-untyped-def]
     workload = Workload(seq_len=64, global_batch=16, dtype="fp32")
     blocks = Blocks(model, cpu_cluster(4), workload, catalog.find_runtime("native"), None)
-    plan = question.plan_of_layout(blocks, layout)
+    plan = told_layout.plan_of_layout(blocks, layout)
     measured = run_plan(plan, steps=1, warmup=1)
     assert plan.predicted is not None
     for rank, peak in measured.peak_bytes.items():

@@ -1,6 +1,6 @@
 """Source: a user's own module, made by a function of the user's own file, `my.py:build`.
 
-The function takes nothing and returns a torch module of a known family (executor.adapted.families)
+The function takes nothing and returns a torch module of a known family (executor.adapted.family)
 with the values that training starts from. Every rank calls it after the same seed.
 """
 

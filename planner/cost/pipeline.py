@@ -158,7 +158,7 @@ def _gpipe(forward: Floats, backward: Floats, m: Ints, hop: Floats) -> Floats:
 
 
 def _one_f_one_b(forward: Floats, backward: Floats, m: Ints, hop: Floats) -> Floats:
-    """The staircase of planner.search.bounds at once: with P_j = sum_{k<=j} t_k + 2 j hop
+    """The staircase of planner.search.inner.bounds at once: with P_j = sum_{k<=j} t_k + 2 j hop
     a way down to stage j and back takes P_j - P_i + t_i, so what is sought over j >= i is a maximum
     from the right of sums that do not know i."""
     p, later = forward.shape[1], (m - 1)[:, None]

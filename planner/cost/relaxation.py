@@ -14,7 +14,7 @@ else enters them (floors, weights gathered beside compute) is a maximum of sums,
 
 because some stage holds at least ceil(L/p) layers. Where stages have a floor of so much per layer
 (stage_floor_seconds) the ends may vanish in it, and Theta = max(sums without floors, floors). For m
-microbatches (planner.search.bounds proves the lines):
+microbatches (planner.search.inner.bounds proves the lines):
 
     1f1b         m > p:  (m + p - 1)/p * Theta,  Theta + (m - (p+1)/2) * tau;    always: m * tau
                  m <= p: Theta,  m * Theta / p
@@ -105,7 +105,7 @@ def layer_seconds(blocks: Blocks, choices: Candidates) -> Floats:
 
 
 def relax(blocks: Blocks, choices: Candidates) -> Relaxed:
-    """The pieces of every row. choices: as planner.search.space makes them, not yet cut."""
+    """The pieces of every row. choices: as planner.search.outer.space makes them, not yet cut."""
     wait, fixed = wait_share(blocks, choices), blocks.runtime.step_seconds
     if choices.pp == 1:
         times = stage_times(BlockTables(blocks, choices))

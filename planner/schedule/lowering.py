@@ -6,8 +6,7 @@ before each action that needs a tensor from another rank and a send after each t
 neighbouring stages on one rank (the turn of a V) exchange no message. add_updates ends each order
 with the optimiser of its stages.
 
-Receives stand as late as can be; planner.schedule.eager places them as early as can be, as torch
-does.
+Receives stand as late as can be; torch places them as early as can be.
 """
 
 from planner.schedule import patterns

@@ -12,15 +12,15 @@ import numpy as np
 
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
-from planner.search import space
-from planner.search.depths import depths
 from planner.search.fewest import Fewest, fewest_devices
 from planner.search.leanest import nothing_fits
-from planner.search.outer import Outcome, Search
+from planner.search.outer import space
+from planner.search.outer.depths import depths
+from planner.search.outer.relaxed_space import Space, relaxed_space
+from planner.search.outer.search import Outcome, Search
+from planner.search.outer.terms import Terms
 from planner.search.ranking import NoPlanError, OutOfTimeError, Ranking
-from planner.search.relaxed_space import Space, relaxed_space
 from planner.search.solved_plan import plan_of
-from planner.search.terms import Terms
 from planner.search.wishes import Wishes
 from planner.spec.asked import Objective
 from planner.spec.plan import AT_RISK

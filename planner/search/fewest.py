@@ -17,12 +17,12 @@ import time
 from dataclasses import dataclass
 
 from planner.cost.blocks import Blocks
-from planner.search.outer import Outcome, Search
-from planner.search.problem import RELATIVE
-from planner.search.relaxed_space import Space, relaxed_space
-from planner.search.space import divisors
-from planner.search.terms import Terms
+from planner.search.inner.problem import RELATIVE
+from planner.search.outer.relaxed_space import Space, relaxed_space
+from planner.search.outer.search import Outcome, Search
+from planner.search.outer.terms import Terms
 from planner.search.wishes import Wishes
+from planner.spec.divisors import divisors
 
 EVERY = 64
 """Numbers of nodes up to which every one is tried. Assumed: beyond it few others divide a batch."""

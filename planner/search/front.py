@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from planner.cost.blocks import Blocks
-from planner.search.outer import Outcome, Search
-from planner.search.relaxed_space import Space, relaxed_space
+from planner.search.outer.relaxed_space import Space, relaxed_space
+from planner.search.outer.search import Outcome, Search
+from planner.search.outer.terms import Terms
 from planner.search.solved_plan import plan_of
-from planner.search.space import divisors
-from planner.search.terms import Terms
 from planner.search.wishes import Wishes
+from planner.spec.divisors import divisors
 from planner.spec.plan import Plan, Prediction
 from planner.spec.units import format_bytes, format_seconds
 

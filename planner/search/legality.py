@@ -50,6 +50,11 @@ def mesh_problems(
     )
 
 
+def deepest(model: ModelSpec) -> int:
+    """The largest number of stages of a model."""
+    return model.layers if model.encoder is None else 1
+
+
 def executor_problems(model: ModelSpec, runtime: Runtime, **degrees: int) -> list[str]:
     """Why a runtime that is the executor of this project cannot divide a model so."""
     if runtime.models == "any":

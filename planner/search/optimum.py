@@ -1,9 +1,9 @@
 """Optimum: the search that fits the cluster."""
 
 from planner.cost.blocks import Blocks
-from planner.search import tabulated
 from planner.search.exact import rank_exactly
 from planner.search.ranking import Ranking
+from planner.search.tabulated import search as tabulated
 from planner.search.wishes import Wishes
 from planner.spec.asked import Objective
 from planner.spec.documents import InputError

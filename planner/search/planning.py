@@ -1,15 +1,17 @@
 """Planning: from a question to explained plans; what the command line and notebooks call."""
 
 from planner.cost.blocks import Blocks
-from planner.search import optimum, remedy, tabulated
-from planner.search import reasons as tabulated_reasons
+from planner.search import optimum
 from planner.search.exact import memory_limits
-from planner.search.explanation import Explanation, explained, loses
 from planner.search.front import Front, front
-from planner.search.neighbours import neighbours
-from planner.search.outer import Tally
+from planner.search.outer.search import Tally
+from planner.search.outer.terms import Terms
 from planner.search.ranking import NoPlanError, OutOfTimeError, Ranking
-from planner.search.terms import Terms
+from planner.search.reasons import remedy
+from planner.search.reasons import tabulated as tabulated_reasons
+from planner.search.reasons.explanation import Explanation, explained, loses
+from planner.search.reasons.neighbours import neighbours
+from planner.search.tabulated import search as tabulated
 from planner.search.wishes import Wishes
 from planner.simulator.prediction import predict
 from planner.spec.asked import Objective

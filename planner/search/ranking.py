@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from planner.search.outer import Outcome
-from planner.search.relaxed_space import Space
-from planner.search.table import Table
+from planner.search.outer.relaxed_space import Space
+from planner.search.outer.search import Outcome
+from planner.search.tabulated.table import Table
 from planner.spec.plan import Plan
 
 

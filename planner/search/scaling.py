@@ -35,6 +35,14 @@ def resized(cluster: ClusterSpec, devices: int) -> ClusterSpec:
     return cluster.replace(nodes=devices // per_node, tiers=(*cluster.tiers[:-1], largest))
 
 
+def read_counts(text: str) -> list[int]:
+    """`8,16,32` as numbers, ascending and each once. Raises InputError."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise InputError(f"--devices: {text!r}; write numbers of devices: 8,16,32")
+    return sorted({int(word) for word in words})
+
+
 def curve(
     asked: Blocks, devices: Sequence[int], allow_at_risk: bool = False
 ) -> list[dict[str, Any]]:

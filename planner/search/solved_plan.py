@@ -1,7 +1,7 @@
 """Solved plan: from a solved outer choice to a plan with its prediction."""
 
 from planner.cost.blocks import Blocks
-from planner.search.outer import Solved
+from planner.search.outer.search import Solved
 from planner.simulator.prediction import planned
 from planner.spec.asked import Asked
 from planner.spec.layout import make_stages

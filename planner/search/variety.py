@@ -8,8 +8,8 @@ uneven stages), each group in the order of its predicted time.
 import numpy as np
 
 from planner.cost.blocks import Blocks
-from planner.search.table import Table
-from planner.search.tabulated import plan_of_row
+from planner.search.tabulated.search import plan_of_row
+from planner.search.tabulated.table import Table
 from planner.spec.layout import even_counts
 from planner.spec.plan import Plan
 

@@ -96,7 +96,7 @@ WIDTH_OF_NOTHING = 1.25
 
 UNCALIBRATED = (0.8, 1.6)
 """Fitted: without a calibration, eight of ten runs of the catalog take that much of the prediction
-(planner.search.calibrations); a device's data sheet is reached by nobody."""
+(planner.calibration.recipes); a device's data sheet is reached by nobody."""
 
 
 UNWEIGHED = Spread.between(1 / WIDTH_OF_NOTHING, WIDTH_OF_NOTHING)

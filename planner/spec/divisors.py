@@ -1,4 +1,4 @@
-"""Divisors: why a degree does not divide a size, and which degrees near it do.
+"""Divisors: those of a size, why a degree is none of them, and which degrees near it are.
 
 ep=9 does not divide experts=32; 8 and 16 do
 """
@@ -6,13 +6,17 @@ ep=9 does not divide experts=32; 8 and 16 do
 from functools import lru_cache
 
 
+def divisors(n: int) -> list[int]:
+    """All divisors of n, ascending."""
+    small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
+    return small + [n // d for d in reversed(small) if d * d != n]
+
+
 @lru_cache(maxsize=4096)
 def near(degree: int, size: int) -> tuple[int, ...]:
     """The largest divisor of a size below a degree and the smallest above it, if there are any."""
-    small = [d for d in range(1, int(size**0.5) + 1) if size % d == 0]
-    known = small + [size // d for d in reversed(small)]
-    below = [d for d in known if d < degree]
-    above = [d for d in known if d > degree]
+    below = [d for d in divisors(size) if d < degree]
+    above = [d for d in divisors(size) if d > degree]
     return (*below[-1:], *above[:1])
 
 

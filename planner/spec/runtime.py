@@ -60,7 +60,7 @@ class Runtime(Document):
     recompute_stops_early: recomputation ends once the last saved tensor is back, so the last
     matrix product of a layer is not done again.
     axis_order: innermost axis first; ranks that differ only in the first axis are neighbours.
-    stage_split: how it cuts the layers when nobody says (planner.search.stage_split).
+    stage_split: how it cuts the layers when nobody says (planner.cost.stage_split).
     overlaps_tp: tensor-parallel collectives run in pieces beside the products they feed (but those
     in fp4).
     overlaps_p2p: between chunks (vpp) transfers pass while other chunks compute.

@@ -14,21 +14,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from planner.calibration.asked import asked_calibration
+from planner.calibration.case_tables import problem
 from planner.cost.blocks import Blocks
-from planner.search.case_tables import problem
+from planner.cost.stage_split import usual_counts
 from planner.search.legality import mesh_problems, runtime_problems
 from planner.search.optimum import rank
-from planner.search.question import find_calibration
 from planner.search.ranking import Ranking
-from planner.search.stage_split import usual_counts
 from planner.search.wishes import Wishes
 from planner.simulator.prediction import predict
 from planner.spec import catalog
 from planner.spec.calibration import calibrate
 from planner.spec.layout import make_stages
 from planner.spec.plan import Plan
-from planner.spec.run import read_runs
-from planner.spec.run_case import Case, make_cases
+from planner.spec.runs.case import Case, make_cases
+from planner.spec.runs.run import read_runs
 from planner.spec.version import VERSION
 
 FILES = ("megatron_sc21_table1", "nemo_2407")
@@ -110,7 +110,7 @@ def compared(configuration: Configuration, time_limit_seconds: float | None = No
 def blocks_of(case: Case) -> Blocks:
     """The question of a case, with the calibration of its device and runtime."""
     cluster, runtime = case.cluster, case.runtime
-    calibration = find_calibration(None, cluster, runtime)
+    calibration = asked_calibration(None, cluster, runtime)
     if calibration is not None:
         cluster, runtime = calibrate(calibration, cluster, runtime)
     return Blocks(case.model, cluster, case.workload, runtime, None, calibration=calibration)

@@ -37,7 +37,7 @@ Products take 256 elements of k to fill their pipeline (planner.cost.matmul) bec
 50,257 that no tensor cores like, three times slower where it is not divided, was tried beside it
 and left out: vTrain 6.7 %, 93.0 %, 3.5 %.
 How ten runs move a calibration was chosen on the very pairs that judge it: about 60 rules were
-screened on them for a version that is lost, before the one below (planner.search.own_runs) was
+screened on them for a version that is lost, before the one below (planner.calibration.own_runs) was
 written down from its principle and tried in two forms, with the noise of the start and, better on
 one pair, with a share of it that the runs choose; the second stands.
 So these errors flatter; rows kept aside elsewhere judge. A question (order, regret) is also
@@ -127,7 +127,8 @@ def document(
         f"is that of its other rows, the median of {draws} draws. Target: within 1.5 of in "
         "sample. How far constants may move comes from how they differ between the catalog's "
         "calibrations, without that of the pair judged, and from the ten runs "
-        "(planner/search/own_runs.py); the noise from the error of the known rows, held out.\n\n",
+        "(planner/calibration/own_runs.py); the noise from the error of the known rows, "
+        "held out.\n\n",
         _table([_transfer_row(row) for row in transfers]),
         ELSEWHERE,
         _table([_elsewhere_row(each) for each in apart]),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from planner.spec import catalog
-from planner.spec.run import read_runs
+from planner.spec.runs.run import read_runs
 from reports.validation.baselines import NAMES, baseline_seconds
 from reports.validation.outcome import Outcome
 from reports.validation.validation import Validation, validate

@@ -9,10 +9,10 @@ None where the run was not measured.
 from dataclasses import dataclass
 from pathlib import Path
 
+from planner.calibration.predicted_runs import RunPrediction
 from planner.graph import counts
-from planner.search.runs import RunPrediction
-from planner.spec.run import Run
-from planner.spec.run_case import Case
+from planner.spec.runs.case import Case
+from planner.spec.runs.run import Run
 
 Group = tuple[str, int]
 Question = tuple[str, str, str, int, int, int]

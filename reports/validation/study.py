@@ -23,20 +23,20 @@ from typing import Any
 
 import numpy as np
 
-from planner.search import fitting
-from planner.search.case_tables import CaseTables, problem
-from planner.search.differences import known_calibrations, spreads_between
-from planner.search.fitting import Floats
-from planner.search.holdout import band, coverage, held_out, spread
-from planner.search.own_runs import own_time
-from planner.search.runs import RunPrediction
+from planner.calibration import fitting
+from planner.calibration.case_tables import CaseTables, problem
+from planner.calibration.differences import known_calibrations, spreads_between
+from planner.calibration.fitting import Floats
+from planner.calibration.holdout import band, coverage, held_out, spread
+from planner.calibration.own_runs import own_time
+from planner.calibration.predicted_runs import RunPrediction
 from planner.spec import catalog
 from planner.spec.calibration import Calibration, Constant
 from planner.spec.documents import InputError, write_text
 from planner.spec.plan import AT_RISK
-from planner.spec.run import Run, read_runs
-from planner.spec.run_case import Case, make_cases
-from planner.spec.run_where import compile_where
+from planner.spec.runs.case import Case, make_cases
+from planner.spec.runs.run import Run, read_runs
+from planner.spec.runs.where import compile_where
 from planner.spec.spread import SAFE, Spread
 from reports.figures.validation import plot_validation, write_figure
 from reports.validation.document import APART, CALIBRATIONS, document

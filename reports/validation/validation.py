@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planner.search.runs import Refused, RunPrediction, predict_runs
-from planner.spec.run import Run, read_runs
-from planner.spec.run_case import Case, make_cases
-from planner.spec.run_where import compile_where
+from planner.calibration.predicted_runs import Refused, RunPrediction, predict_runs
+from planner.spec.runs.case import Case, make_cases
+from planner.spec.runs.run import Run, read_runs
+from planner.spec.runs.where import compile_where
 from reports.validation.baselines import NAMES, baseline_seconds
 from reports.validation.errors import error_metrics, memory_metrics, time_metrics
 from reports.validation.feasibility import feasibility_metrics

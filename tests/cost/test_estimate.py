@@ -14,8 +14,8 @@ from planner.cost.collectives import Floats
 from planner.cost.estimate import estimate
 from planner.cost.memory import stage_memory
 from planner.cost.stages import stage_times
-from planner.search import tabulated_space as space
-from planner.search.tabulated import tables_of
+from planner.search.tabulated import space
+from planner.search.tabulated.search import tables_of
 from planner.simulator.replay import replay
 from planner.spec.cluster import ClusterSpec
 from planner.spec.layout import make_stages

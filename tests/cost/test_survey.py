@@ -11,7 +11,7 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.estimate import estimate
 from planner.cost.survey import survey
-from planner.search import space
+from planner.search.outer import space
 from planner.spec.layout import even_counts
 from planner.spec.runtime import Recompute
 from tests.cost.drawn import questions, replaced

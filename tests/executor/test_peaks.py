@@ -13,7 +13,7 @@ from executor.options import RunOptions
 from executor.progress import Progress
 from executor.train import Trainer, peak_bytes
 from planner.cost.blocks import Blocks
-from planner.search import question
+from planner.search import told_layout
 from planner.spec import catalog
 from planner.spec.plan import Plan
 from planner.spec.workload import Workload
@@ -57,7 +57,7 @@ def test_peak_keeps_the_promise(pool: Pool, model: Any, layout: str) -> None:
     workload = Workload.model_validate(work)
     cluster = gpu_cluster() if dtype else cpu_cluster(8)
     blocks = Blocks(model, cluster, workload, catalog.find_runtime("native"), None)
-    plan = question.plan_of_layout(blocks, words)
+    plan = told_layout.plan_of_layout(blocks, words)
     assert plan.predicted is not None
     for rank, found in enumerate(pool.run(peak, plan)):
         if found is not None:

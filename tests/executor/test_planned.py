@@ -6,7 +6,8 @@ import pytest
 
 from executor import refusals
 from planner.cost.candidates import Candidates
-from planner.search import space, tabulated_space
+from planner.search.outer import space
+from planner.search.tabulated import space as tabulated_space
 from planner.spec import catalog
 from planner.spec.cluster import ClusterSpec
 from planner.spec.layout import even_counts, make_stages

@@ -8,8 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from planner.search import question
-from planner.search.own_profile import fit_profile
+from planner.calibration.own_profile import fit_profile
+from planner.search import question, told_layout
 from planner.spec import catalog, documents
 from planner.spec.calibration import Calibration
 from planner.spec.documents import InputError
@@ -152,7 +152,7 @@ def test_a_profile_is_calibrated_and_judged_by_its_other_half(tmp_path: Path) ->
         blocks = question.ask(
             model, cluster, seq_len, batch, None, runtime, calibration=calibration
         )
-        predicted = question.plan_of_layout(blocks, layout).predicted
+        predicted = told_layout.plan_of_layout(blocks, layout).predicted
         assert predicted is not None
         steps.append(predicted.step_seconds)
     assert made.values()["matmul_efficiency"] < 0.7

@@ -10,11 +10,12 @@ from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.estimate import EXACT as SOLVED
 from planner.cost.estimate import estimate
-from planner.search import chunked, space
-from planner.search.family import family
-from planner.search.problem import Counts
-from planner.search.stage_split import usual_counts
-from planner.search.stage_tables import modes
+from planner.cost.stage_split import usual_counts
+from planner.search.inner import chunked
+from planner.search.inner.family import family
+from planner.search.inner.problem import Counts
+from planner.search.inner.stage_tables import modes
+from planner.search.outer import space
 from planner.simulator.replay import replay
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import Recompute, Runtime

@@ -5,7 +5,7 @@ from typing import cast
 import numpy as np
 from hypothesis import strategies as st
 
-from planner.search.problem import Floats, Problem, ScheduleName
+from planner.search.inner.problem import Floats, Problem, ScheduleName
 
 SCHEDULES: tuple[ScheduleName, ...] = ("gpipe", "1f1b", "zb-h1")
 schedules = st.sampled_from(SCHEDULES)

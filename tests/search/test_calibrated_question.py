@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.search import planning, question
+from planner.search import planning, question, told_layout
 from planner.spec import catalog, documents
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
@@ -14,7 +14,7 @@ LAYOUT = "dp=8 micro_batch=1 zero=1 recompute=full"
 
 def estimate(cluster: str, runtime: str, **more: object) -> Plan:
     asked = question.ask("gpt3-1.3b", cluster, 2048, 64, "bf16", runtime, **more)
-    return question.plan_of_layout(asked, LAYOUT)
+    return told_layout.plan_of_layout(asked, LAYOUT)
 
 
 def test_a_calibrated_pair_has_a_band_and_fitted_numbers() -> None:
@@ -115,7 +115,7 @@ def test_every_device_and_runtime_is_predicted(cluster: str, runtime: str) -> No
     dtype = "fp16" if cluster == "v100-32" else "bf16"
     model = "gpt3-1.3b" if known.models == "any" else "llama3.2-1b"
     asked = question.ask(model, cluster, 1024, 64, dtype, runtime)
-    plan = question.plan_of_layout(asked, f"dp=8 micro_batch=1 zero={zero}")
+    plan = told_layout.plan_of_layout(asked, f"dp=8 micro_batch=1 zero={zero}")
     assert plan.predicted is not None
     assert 0 < plan.predicted.step_seconds < 60
     assert (asked.calibration is not None) == (runtime != "native")

@@ -12,8 +12,8 @@ from planner.search.fewest import sizes_of
 from planner.search.front import STEP, front
 from planner.search.optimum import rank
 from planner.search.ranking import NoPlanError
-from planner.search.space import divisors
 from planner.search.wishes import Wishes
+from planner.spec.divisors import divisors
 from planner.spec.documents import InputError
 from planner.spec.workload import Workload
 from tests.examples import blocks, cpu_cluster, gpu_cluster, llama_like

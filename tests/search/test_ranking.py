@@ -8,10 +8,11 @@ import pytest
 
 from planner.cost.blocks import Blocks
 from planner.cost.estimate import estimate
-from planner.search import exact, optimum, planning, question, ranking, tabulated_space
+from planner.search import exact, optimum, planning, ranking, told_layout
+from planner.search.outer.relaxed_space import Space, relaxed_space
+from planner.search.outer.terms import Terms
 from planner.search.ranking import OutOfTimeError
-from planner.search.relaxed_space import Space, relaxed_space
-from planner.search.terms import Terms
+from planner.search.tabulated import space as tabulated_space
 from planner.search.wishes import Wishes
 from planner.simulator.replay import replay
 from planner.spec.documents import InputError
@@ -159,12 +160,12 @@ def test_a_prediction_adds_up() -> None:
 )
 def test_an_illegal_layout_is_explained(layout: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        question.plan_of_layout(blocks(), layout)
+        told_layout.plan_of_layout(blocks(), layout)
 
 
 def test_an_estimate_is_the_plan_of_the_search() -> None:
     asked = blocks()
     best = optimum.rank(asked).plans[0]
     stages = ",".join(map(str, best.layer_counts))
-    again = question.plan_of_layout(asked, f"{best.layout} stages={stages}")
+    again = told_layout.plan_of_layout(asked, f"{best.layout} stages={stages}")
     assert again.predicted == best.predicted

@@ -2,7 +2,7 @@
 
 import pytest
 
-from planner.search import question, scaling
+from planner.search import scaling
 from planner.spec.documents import InputError
 from tests.examples import blocks, gpu_cluster, llama_like
 
@@ -39,4 +39,4 @@ def test_one_node_does_not_grow_by_itself() -> None:
 @pytest.mark.parametrize("text", ["", "8,x", "0", "8,-1"])
 def test_counts_must_be_numbers(text: str) -> None:
     with pytest.raises(InputError, match="8,16,32"):
-        question.read_counts(text)
+        scaling.read_counts(text)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from planner.search import planning, question
+from planner.search import planning, told_layout
 from planner.search.optimum import rank
 from planner.search.ranking import NoPlanError
 from planner.search.wishes import Wishes
@@ -59,7 +59,7 @@ def test_memory_wishes_bound_every_plan_and_its_neighbours() -> None:
         assert plan.predicted.peak_bytes <= ranked.space.limit_bytes
     for line in plans[0].why:
         if found := re.match(r"(.*) takes .*[+-][\d.]+%", line):
-            neighbour = question.plan_of_layout(asked, found[1]).predicted
+            neighbour = told_layout.plan_of_layout(asked, found[1]).predicted
             assert neighbour is not None
             assert neighbour.peak_bytes <= ranked.space.limit_bytes * (1 + 1e-9)
 
@@ -131,7 +131,7 @@ def test_what_a_runtime_cannot_do_is_refused_by_name(layout: str, message: str) 
         hybrid_sharding=True,
     )
     with pytest.raises(InputError, match=re.escape(message)):
-        question.plan_of_layout(blocks(ROOMY, gpu_cluster(), runtime=runtime), layout)
+        told_layout.plan_of_layout(blocks(ROOMY, gpu_cluster(), runtime=runtime), layout)
 
 
 def test_a_wish_that_no_choice_keeps_is_named() -> None:

@@ -1,9 +1,14 @@
-"""Divisors: the degrees near a refused one."""
+"""Divisors: all of a size, and the degrees near a refused one."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.spec.divisors import near, not_divided
+from planner.spec.divisors import divisors, near, not_divided
+
+
+@given(st.integers(1, 5000))
+def test_all_divisors_ascending(n: int) -> None:
+    assert divisors(n) == [d for d in range(1, n + 1) if n % d == 0]
 
 
 @given(st.integers(1, 500), st.integers(1, 5000))

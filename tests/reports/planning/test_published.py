@@ -1,6 +1,6 @@
 """What the search finds is never worse than a published layout that it could have found."""
 
-from planner.spec.run_case import Case
+from planner.spec.runs.case import Case
 from reports.planning.problems import PROBLEMS
 from reports.planning.published import compared, configurations
 

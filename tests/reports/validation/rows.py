@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from planner.search.runs import RunPrediction
-from planner.spec.run import Run
-from planner.spec.run_case import Case
+from planner.calibration.predicted_runs import RunPrediction
+from planner.spec.runs.case import Case
+from planner.spec.runs.run import Run
 from reports.validation.validation import Validation, validate
-from tests.spec.test_run_case import PLAIN
+from tests.spec.runs.test_case import PLAIN
 
 GIB = 2.0**30
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from planner.search.runs import Refused, RunPrediction
-from planner.spec.run import Run
-from planner.spec.run_case import Case
+from planner.calibration.predicted_runs import Refused, RunPrediction
+from planner.spec.runs.case import Case
+from planner.spec.runs.run import Run
 from reports.validation.baselines import NAMES, baseline_seconds
 from reports.validation.validation import NOT_SELECTED, Validation, validate
 from tests.reports.validation.rows import GIB, judged, measured, predictor, run, truth
