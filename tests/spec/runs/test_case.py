@@ -180,6 +180,12 @@ def test_torchtitan_keeps_gathered_weights_in_a_pipeline(pp: int, zero: int) -> 
     assert found.layout.zero == zero
 
 
+def test_states_may_be_divided_over_fewer_ranks_than_all_replicas() -> None:
+    assert [case(shard=n).layout.shard for n in (None, 2, 4)] == [None, 2, None]
+    assert case(shard=2, zero_stage=0).layout.shard is None
+    assert reason(shard=3) == "dp is no multiple of shard"
+
+
 @pytest.mark.parametrize("runtime", ["torchtune", "MaxText", "axolotl", "PyTorch DDP", "DeepSpeed"])
 def test_degrees_that_such_software_does_not_mention_are_not_used(runtime: str) -> None:
     found = case(runtime=runtime, **dict.fromkeys(("dp", "tp", "pp", "cp")))
