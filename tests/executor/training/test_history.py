@@ -25,7 +25,7 @@ def test_half_a_line_is_left_out(tmp_path: Path) -> None:
 def test_a_spoiled_line_is_named(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / history.NAME
     path.write_bytes(history.line(RECORDS[0]).encode() + line)
-    with pytest.raises(InputError, match=r"history.jsonl, line 2: no record of a step"):
+    with pytest.raises(InputError, match=r"history\.jsonl, line 2: no record of a step"):
         history.read(path)
 
 
