@@ -15,7 +15,8 @@ It keeps q, k, v, its output and the softmax statistics. Without flash it keeps 
 its backward and the second product read the same) instead of the statistics, and keys and values
 repeated for all heads; torch's composite attention (view.fused_norms is false) computes in fp32
 and keeps copies of q, k and v in it. torch's flash kernel of CPUs has no gradient of a bias, so
-relative positions take the composite attention there. Selective recomputation keeps q, k, v and the output.
+relative positions take the composite attention there. Selective recomputation keeps q, k, v and
+the output.
 
 Context parallelism (view.cp_style) on c ranks, K = bytes of a rank's keys and values:
 
