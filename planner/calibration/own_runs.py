@@ -125,6 +125,7 @@ def fit_own(cases: Sequence[Case], start: Calibration | None, date: str, where: 
         sources=tuple(dict.fromkeys(case.run.source or case.run.file for case in timed)),
         where=where,
         groups="row",
+        mixtures=any(case.model.has_experts for case in timed),
         date=date,
         median_error=float(np.median(np.abs(1 / ratios - 1))),
         coverage=coverage(ratios, list(range(len(timed)))),

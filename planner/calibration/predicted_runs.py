@@ -94,7 +94,8 @@ def _predicted(
 def _prediction(
     case: Case, calibration: Calibration | None, seconds: float, peak: float
 ) -> RunPrediction:
-    low, high = (calibration.time_low, calibration.time_high) if calibration else UNCALIBRATED
+    experts = case.model.has_experts
+    low, high = calibration.time_band(experts) if calibration else UNCALIBRATED
     around = calibration.memory_spread if calibration else UNWEIGHED
     return RunPrediction(
         step_seconds=seconds,

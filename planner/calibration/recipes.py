@@ -117,6 +117,7 @@ def fit(recipe: Recipe) -> Fitted:
         sources=tuple(dict.fromkeys(case.run.source or "" for case in cases)),
         where=recipe.where,
         groups="; ".join(f"{name}: {', '.join(by)}" for name, by in recipe.groups.items()),
+        mixtures=any(case.model.has_experts for case in timed),
         date=DATE,
         **_quality("time", recipe, timed, time.step_seconds),
         **(_quality("memory", recipe, weighed, memory.peak_bytes) if memory else {}),

@@ -99,7 +99,7 @@ def time_band(blocks: Blocks) -> tuple[float, float]:
     """What eight of ten measured steps lie between, in predicted steps."""
     found = blocks.calibration
     if found is not None:
-        return found.time_low, found.time_high
+        return found.time_band(blocks.model.has_experts)
     return PROFILED if blocks.profile else UNCALIBRATED
 
 

@@ -11,7 +11,7 @@ from typing import Literal, Self
 import pydantic
 
 from planner.spec.documents import Document, Frozen
-from planner.spec.layer import LayerSpec
+from planner.spec.layer import Experts, LayerSpec
 
 Norm = Literal["layernorm", "rmsnorm"]
 Positions = Literal["learned", "frozen", "none"]
@@ -190,6 +190,12 @@ class ModelSpec(Document):
     def uniform(self) -> bool:
         """One stack with one kind of layer."""
         return len(self.stacks) == 1 and len(self.main.kinds) == 1
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether any layer is a mixture of experts."""
+        kinds = (kind for stack in self.stacks for kind in stack.kinds)
+        return any(isinstance(kind.feed_forward, Experts) for kind in kinds)
 
     @property
     def vocab(self) -> int:
