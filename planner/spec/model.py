@@ -11,7 +11,7 @@ from typing import Literal, Self
 import pydantic
 
 from planner.spec.documents import Document, Frozen
-from planner.spec.layer import LayerSpec
+from planner.spec.layer import Experts, LayerSpec
 
 Norm = Literal["layernorm", "rmsnorm"]
 Positions = Literal["learned", "frozen", "none"]
@@ -174,6 +174,11 @@ class ModelSpec(Document):
     def layers(self) -> int:
         """Layers of all stacks."""
         return sum(len(stack.order) for stack in self.stacks)
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether any layer is a mixture of experts."""
+        return any(isinstance(k.feed_forward, Experts) for s in self.stacks for k in s.kinds)
 
     @property
     def order(self) -> tuple[tuple[int, int], ...]:
