@@ -12,6 +12,9 @@ that it is alive:
 An old T is never answered: who drew it is gone. All ranks of an attempt have ended before torchrun
 starts the next.
 
+torch waits without end for the answer of a store that has taken the connection; here nothing takes
+much longer than the timeout (executor.deadline).
+
 Ranks that do not find each other end with one line: where, how long, why, and the way out.
 """
 
@@ -23,6 +26,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from executor.deadline import within
 from planner.spec.documents import InputError
 
 FIRST_SECONDS, LAST_SECONDS = 0.005, 0.5
@@ -30,6 +34,8 @@ FIRST_SECONDS, LAST_SECONDS = 0.005, 0.5
 Chosen: from the time of a message on one machine to what nobody who starts a job notices."""
 PROBE_SECONDS = 0.05
 """From one look whether rank 0 is there yet to the next. Chosen: far less than torch's import."""
+LATER_SECONDS = 5.0
+"""How much later than torch a rank gives up, because torch's errors say more. Chosen."""
 NAME = "meshwright/attempt"
 
 
@@ -51,13 +57,16 @@ def meet(timeout: timedelta) -> tuple[dist.Store, int, int]:
     where = f"{host}:{port}"
     if not _serves():
         _reach(host, port, timeout, f"rank {os.environ['RANK']} reached nobody at {where} {waited}")
+    limit = timeout.total_seconds() + LATER_SECONDS
     try:
-        store, rank, ranks = next(dist.rendezvous("env://", timeout=timeout))
+        store, rank, ranks = within(limit, lambda: next(dist.rendezvous("env://", timeout=timeout)))
     except dist.DistError as error:
         raise NotMetError(_unmet(where, waited, error)) from None
+    except TimeoutError:
+        raise NotMetError(_silent(where, waited)) from None
     store.set_timeout(timeout)
     try:
-        name = agree(store, rank, ranks, timeout)
+        name = within(limit, lambda: agree(store, rank, ranks, timeout))
     except (dist.DistError, TimeoutError) as error:
         raise NotMetError(
             f"rank {rank} came to {where}, but not all others did {waited}: {_first_line(error)}; "
@@ -119,6 +128,13 @@ def _unmet(where: str, waited: str, error: dist.DistError) -> str:
         f"rank 0 waited at {where}, and not all {os.environ['WORLD_SIZE']} ranks came {waited} "
         f"({_first_line(error)}); start the others with the same MASTER_ADDR and MASTER_PORT, or "
         f"wait longer with --timeout"
+    )
+
+
+def _silent(where: str, waited: str) -> str:
+    return (
+        f"rank {os.environ['RANK']}: what listens at {where} takes connections and did not answer "
+        f"{waited}; correct MASTER_ADDR and MASTER_PORT, or see whether rank 0 is stopped there"
     )
 
 

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from planner.spec import documents
+from planner.spec.documents import InputError
+
 NAME = "history.jsonl"
 
 
@@ -30,18 +33,28 @@ def line(record: StepRecord) -> str:
 
 def read(path: Path) -> list[StepRecord]:
     """The whole records of a file, in order; none where it does not exist. A line that was being
-    written when its writer died is left out."""
+    written when its writer died is left out. Raises InputError for a line that is no record."""
     try:
-        lines = path.read_text().splitlines(keepends=True)
+        lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return []
-    return [StepRecord(**json.loads(text)) for text in lines if text.endswith("\n")]
+    whole = (text for text in lines if text.endswith(b"\n"))
+    return [_record(path, number, text) for number, text in enumerate(whole, start=1)]
+
+
+def _record(path: Path, number: int, text: bytes) -> StepRecord:
+    try:
+        return StepRecord(**json.loads(text))
+    except (ValueError, TypeError):  # not JSON, or other fields
+        raise InputError(
+            f"{path}, line {number}: no record of a step: {text[:40]!r}; remove the line, or move "
+            f"the file away to go on without the losses so far"
+        ) from None
 
 
 def write(path: Path, records: Sequence[StepRecord]) -> None:
-    """Begin a file with the records of an earlier start."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(map(line, records)))
+    """Begin a file with the records of an earlier start. Whoever dies meanwhile loses none."""
+    documents.write_text(path, "".join(map(line, records)))
 
 
 def append(path: Path, record: StepRecord) -> None:

@@ -56,6 +56,7 @@ def check(plan: Plan, options: TrainOptions) -> Backend:
             f"{options.output}: already holds a training ({history.NAME}); "
             f"go on with --resume, or give another folder with -o"
         )
+    history.read(options.output / history.NAME)  # or it would end the ranks and the bar
     return backend
 
 

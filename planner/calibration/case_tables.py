@@ -209,7 +209,7 @@ def _candidates(cases: Sequence[Case]) -> Candidates:
     held = np.array(counts, dtype=np.int64)
 
     def column(name: str) -> NDArray[np.int64]:
-        return np.array([getattr(case.layout, name) for case in cases], dtype=np.int64)
+        return np.array([getattr(case.layout, name) or 0 for case in cases], dtype=np.int64)
 
     batches = [case.layout.microbatches(case.workload.global_batch) for case in cases]
     return Candidates(
@@ -228,4 +228,5 @@ def _candidates(cases: Sequence[Case]) -> Candidates:
         cp=column("cp"),
         ep=column("ep"),
         etp=column("etp"),
+        shard=column("shard"),
     )

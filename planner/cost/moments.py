@@ -18,6 +18,9 @@ slack. Here the actions of one rank are followed, as the executor of this projec
                      B  layer      with the head's tensors gone: the layer made again, the largest
                                    weight gradient and the widest activation gradients, two of
                                    them where the MLP is gated
+                     F, B  attention that stores its scores, in fp32 where nothing is fused: once
+                           more than is kept (F), or the gradients of softmax and scores, and of a
+                           learned bias, which adds up over the layers of a stack (B)
                      F, B  layer with experts: planner.cost.expert_moments
                      B  embedding  with the layers' tensors gone: the table's gradient
                  ZeRO 2 and 3: the unit's gradients (B) and, with 3, its gathered weights besides
@@ -37,6 +40,8 @@ from planner.cost import expert_moments
 from planner.cost.blocks import BlockCost, Blocks
 from planner.cost.divisions import Division
 from planner.cost.stages import gradient_bytes
+from planner.graph import transformer
+from planner.graph.attention import CORE_KINDS, stores_scores
 from planner.graph.elements import FP32_BYTES
 from planner.graph.operator import LayerKind
 from planner.schedule.action import FORWARD
@@ -185,7 +190,25 @@ def _layer(
         return forward, again + max(second, passing.behind(own_ahead, *gradients))
     forward = (UNKEPT if mode == "full" else KEPT_WIDE) * cost.widest_bytes
     backward = (1 + _gated(blocks)) * cost.widest_bytes + cost.weight_gradient_bytes
+    scores, later, bias = _scores(blocks, plan, kind)
+    forward, backward = max(forward, scores), max(backward, 2 * scores - later) + bias
     return forward + ahead * cost.parameters, again + backward + behind * cost.parameters
+
+
+def _scores(blocks: Blocks, plan: Plan, kind: LayerKind) -> tuple[int, int, int]:
+    """Bytes of the scores of a layer's attention to its own stream, of what the layer keeps behind
+    it and of its learned bias, where scores are stored."""
+    of, layout = blocks.model.stacks[kind.stack].kinds[kind.kind].attention, plan.layout
+    view = blocks.view(layout.tp, layout.micro_batch, layout.cp)
+    if not stores_scores(view, of):
+        return 0, 0, 0
+    size = view.element_bytes
+    each = view.part(of.heads) * view.seq // view.cp * min(view.seq, of.window or view.seq)
+    wide = size if view.fused_norms else max(size, FP32_BYTES)
+    made = list(transformer.operators(transformer.layer_graph(blocks.model, view, "", *kind)))
+    core = next(i for i, op in enumerate(made) if op.kind in CORE_KINDS)
+    later = sum(op.saved_bytes for op in made[core + 1 :])
+    return view.batch * each * wide, later, each * size * bool(of.relative_buckets)
 
 
 def _gated(blocks: Blocks) -> bool:
@@ -214,6 +237,7 @@ def _logits(blocks: Blocks, head: BlockCost, tp: int) -> tuple[float, float]:
     """What the logits take in the forward and in the backward besides what the head keeps."""
     wide, size = max(blocks.element_bytes, FP32_BYTES), blocks.element_bytes
     logits = head.widest_bytes / wide
-    copied = wide if size < wide or tp > 1 else 0
-    gradient = size if tp > 1 else 2 * wide
+    copied = wide if size < wide else 0
+    # tp writes the gradient over what is kept, and copies it into the format of the logits
+    gradient = (size if size < wide else 0) if tp > 1 else 2 * wide
     return logits * (size + copied), logits * gradient

@@ -14,7 +14,9 @@ hides leaves the share
 It keeps q, k, v, its output and the softmax statistics. Without flash it keeps the softmax (once:
 its backward and the second product read the same) instead of the statistics, and keys and values
 repeated for all heads; torch's composite attention (view.fused_norms is false) computes in fp32
-and keeps copies of q, k and v in it. Selective recomputation keeps q, k, v and the output.
+and keeps copies of q, k and v in it. torch's flash kernel of CPUs has no gradient of a bias, so
+relative positions take the composite attention there. Selective recomputation keeps q, k, v and
+the output.
 
 Context parallelism (view.cp_style) on c ranks, K = bytes of a rank's keys and values:
 
@@ -175,13 +177,14 @@ def core_operator(
     """Scores, softmax and weighting of `queries` per sequence over `keys`, on this rank."""
     d, v, size = attention.head_dim, attention.value_head, view.element_bytes
     seen = min(keys, attention.window or keys)
+    flash = not stores_scores(view, attention)
     products = 2 * view.batch * heads * queries * seen
     rows, read = view.batch * queries, view.batch * min(keys, queries + seen)
     moved = (rows * heads * (d + v) + read * groups * (d + v)) * size
-    scores = 0 if view.flash else view.batch * heads * queries * seen * size
+    scores = 0 if flash else view.batch * heads * queries * seen * size
     bias = heads * queries * keys * size if attention.relative_buckets else 0
     kept = moved + rows * heads * max(size, elements.FP32_BYTES)
-    if not view.flash:
+    if not flash:
         wide = size if view.fused_norms else max(size, elements.FP32_BYTES)
         inputs = rows * heads * d + read * heads * (d + v)
         kept = (inputs + scores // size) * wide + rows * heads * v * size
@@ -193,7 +196,7 @@ def core_operator(
         kind="attention" if plain else "general_attention",
         dims=elements.dims_of(**(dims if plain else dims | more)),
         forward_flops=products * (d + v),
-        input_gradient_flops=products * (3 * d + 2 * v if view.flash else 2 * d + 2 * v),
+        input_gradient_flops=products * (3 * d + 2 * v if flash else 2 * d + 2 * v),
         kernel_share=kernel_share(attention, view.seq, keys),
         forward_bytes=moved + 4 * scores + bias,
         backward_bytes=2 * moved + 8 * scores + 2 * bias,
@@ -207,6 +210,11 @@ def core_operator(
             Split("seq", "sequence", "cp"),
         ),
     )
+
+
+def stores_scores(view: RankView, attention: Attention) -> bool:
+    """Whether a core keeps its scores: no flash, or torch's on a CPU, where a bias is learned."""
+    return not view.flash or bool(attention.relative_buckets and not view.fused_norms)
 
 
 def kernel_share(attention: Attention, queries: int, keys: int) -> float:

@@ -49,6 +49,7 @@ def cases(draw: st.DrawFn) -> Case:
     layout = Layout(
         **degrees,
         recompute=draw(st.sampled_from(["none", "full"])),
+        shard=2 if degrees["dp"] == 4 and degrees["zero"] and draw(st.booleans()) else None,
         axis_order=draw(st.sampled_from(ORDERS)),
     )
     nodes = -(-layout.devices // 8)

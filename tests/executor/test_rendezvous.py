@@ -10,6 +10,7 @@ import pytest
 from torch import distributed as dist
 
 from executor import rank as rank_of_job
+from executor import rendezvous
 from executor.rendezvous import NotMetError, _unmet, agree, meet
 from planner.spec.documents import InputError
 from tests.executor.plans import make_plan
@@ -61,6 +62,15 @@ def test_another_at_the_other_end(port: socket.socket) -> None:
     said = _unmet("here:1", "in 1 s", dist.DistNetworkError("Ping failed.\nA stack"))
     assert said.startswith("rank 1: what listens at here:1 is not, or no longer,")
     assert "(Ping failed)" in said
+
+
+def test_another_that_never_answers(port: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system takes connections for it; torch would wait for ever."""
+    monkeypatch.setattr(rendezvous, "LATER_SECONDS", 0.1)
+    port.listen()
+    said = r"rank 1: what listens at .* takes connections and did not answer within the timeout"
+    with pytest.raises(NotMetError, match=said):
+        meet(SHORT)
 
 
 def test_a_port_that_is_taken(port: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,25 @@ def wide_gpt2() -> ModelSpec:
     )
 
 
+def wide_t5() -> ModelSpec:
+    """Attention with a bias stores its scores on a CPU, in fp32, four times a microbatch here."""
+    own = {"heads": 8, "kv_heads": 8, "head_dim": 32}
+    biased = {**own, "relative_buckets": 8}
+    mlp = {"ffn": 512, "gated": False, "activation": "relu"}
+    table = {"vocab": 1001, "max_positions": 256}
+    encoder = {"attention": {**biased, "causal": False}, "feed_forward": mlp}
+    reads = {"cross_attention": {**own, "causal": False}}
+    decoder = {"attention": biased, "feed_forward": mlp, **reads}
+    stacks = (
+        {"name": "encoder", "embedding": table, "kinds": [encoder]},
+        {"name": "decoder", "embedding": {**table, "shared_table": True}, "kinds": [decoder]},
+    )
+    values = KINDS["t5"].model_dump() | {"hidden": 256, "head": {"classes": 1001}}
+    return ModelSpec.model_validate(
+        values | {"stacks": [{**each, "order": [0] * 4} for each in stacks]}
+    )
+
+
 Case = tuple[Any, str, int, str, tuple[int, ...]]
 
 CASES: list[Case] = [
@@ -85,6 +104,8 @@ MORE: list[Case] = [
     (wide_llama, "dp=512 micro_batch=2 zero=1", 1024, "fp32", (5,)),
     (wide_llama, "dp=2 cp=4 tp=2 micro_batch=2 cp_style=all_to_all", 16, "bf16", (15,)),
     (wide_gpt2, "dp=4 tp=2 pp=2 micro_batch=2 zero=2", 64, "bf16", (1, 14)),
+    (wide_t5, "dp=4 micro_batch=4 zero=1 recompute=full", 64, "fp32", (3,)),
+    (wide_t5, "dp=4 tp=4 micro_batch=2", 64, "bf16", (9,)),
 ]
 
 
@@ -138,10 +159,12 @@ def test_messages_of_other_kinds(model: Any, layout: str) -> None:
 SERVED: list[tuple[Any, str, str, tuple[int, ...]]] = [
     (wide_gpt2, "dp=4 tp=2 pp=2 micro_batch=2", "bf16", (0, 13)),
     (lambda: KINDS["bert-tokens"], "dp=4 tp=2 micro_batch=1", "fp32", (5,)),
+    (wide_t5, "dp=4 tp=2 micro_batch=2", "bf16", (5,)),
 ]
 MORE_SERVED: list[tuple[Any, str, str, tuple[int, ...]]] = [
     (wide_llama, "dp=2 cp=2 tp=4 pp=2 vpp=2 micro_batch=2 schedule=zbv", "fp32", (0, 9, 31)),
     (wide_llama, "dp=64 tp=2 micro_batch=1", "bf16", (0, 100)),
+    (wide_t5, "dp=4 micro_batch=4 recompute=selective", "bf16", (0, 3)),
     (lambda: KINDS["t5"], "dp=4 tp=2 micro_batch=1", "bf16", (0, 5)),
     (lambda: KINDS["gpt2-sequences"], "dp=4 tp=4 micro_batch=1", "bf16", (0, 5)),
     (gpt2_like, "dp=4 tp=4 pp=2 micro_batch=1", "fp32", (3, 31)),

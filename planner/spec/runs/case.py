@@ -34,7 +34,7 @@ from planner.spec.workload import Dtype, Workload
 FAILED = r"\boom\b|out[ _-]of[ _-]memory|crash|\bfailed\b"
 FROZEN_WEIGHTS = r"\bq?lora\b|\bpeft\b"
 PACKED = r"packed sequences"
-FULLY_SHARDED = r"fsdp|zero-?3|torchtitan|composer|torchtune|maxtext|levanter|foundry"
+FULLY_SHARDED = r"fsdp|zero-?3|torchtitan|composer|torchtune|maxtext|levanter|foundry|automodel"
 USUAL_LENGTH = 4096
 """Assumed: tokens of a sequence, of a throughput whose row does not say it."""
 
@@ -166,6 +166,7 @@ def case_of(run: Run, chosen: str | None = None) -> Case:
             micro_batch=micro_batch,
             zero=zero,
             recompute=recompute,
+            shard=_shard(run, degrees["dp"], zero),
             axis_order=runtime.axis_order,
         ),
         step_seconds=run.step_seconds(degrees["n_gpus"], global_batch),
@@ -325,6 +326,15 @@ def _zero(run: Run, runtime: Runtime, pp: int) -> tuple[int, tuple[str, ...]]:
     if zero == 3 and pp > 1 and runtime.name == "torchtitan":
         return 2, (*notes, "torchtitan with pp gathers weights once a step, zero_stage 2")
     return zero, notes
+
+
+def _shard(run: Run, dp: int, zero: int) -> int | None:
+    """Ranks that one copy of the states is divided over, None for all of them."""
+    if run.shard is None or run.shard == dp or not zero:
+        return None
+    if dp % run.shard:
+        raise UnusableError("dp is no multiple of shard")
+    return run.shard
 
 
 def _stage(run: Run, runtime: Runtime) -> tuple[int, tuple[str, ...]]:

@@ -61,6 +61,7 @@ DEVICES = (
     (r"gaudi ?2", "gaudi2", ""),
     (r"gaudi ?3", "gaudi3", ""),
     (r"mi355x?", "mi355x", ""),
+    (r"mi350x?", "mi355x", "as an MI355X, which has more FLOP/s"),
     (r"mi325x?", "mi325x", ""),
     (r"mi300x", "mi300x", ""),
     (r"mi250x?", "mi250x", ""),

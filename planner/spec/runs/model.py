@@ -27,8 +27,12 @@ from planner.spec.runs.unusable import UnusableError
 
 FAMILIES = (
     ("nemotron", r"nemotron|minitron"),
-    ("llama", r"llama|mi[sx]tral|qwen|deepseek|gemma|\byi\b|\bphi|olmo|granite|vicuna"),
-    ("gpt", r"gpt|bloom|\bmpt|\bopt\b|turing"),
+    (
+        "llama",
+        r"llama|mi[sx]tral|qwen|deepseek|gemma|\byi\b|\bphi|olmo|granite|vicuna|grok|internlm"
+        r"|baichuan|\bglm|smollm|dbrx|solar",
+    ),
+    ("gpt", r"gpt|bloom|\bmpt|\bopt\b|turing|falcon|pythia|starcoder"),
 )
 VOCABULARIES = (
     (r"nanotron", 131_072),
@@ -50,6 +54,12 @@ SAME_MODEL = {
     "llama3.370b": "llama3.1-70b",
     "llama3405b": "llama3.1-405b",
     "gpt175b": "gpt3-175b",
+    "mtnlg530b": "gpt-530b",
+    "deepseek3671b": "deepseek-v3",
+    "deepseekr1": "deepseek-v3",
+    "deepseekr1671b": "deepseek-v3",
+    "qwen330b": "qwen3-30b-a3b",
+    "qwen3235b": "qwen3-235b-a22b",
     "phi3mini4k": "phi3-mini",
     "phi3mini128k": "phi3-mini",
     "qwen272b": "qwen2.5-72b",
@@ -63,7 +73,7 @@ SAME_MODEL = {
 
 NO_PART_OF_A_NAME = re.compile(
     r"meta|nvidia|hf|sft|q?lora|instruct|chat|base|it|(pre|post|fine)?-?(train|tun)(ing|e|ed)?"
-    r"|fp8|bf16|fp16|dense|v0\.\d"
+    r"|fp8|bf16|fp16|dense|moe|v0\.\d"
 )
 
 
@@ -151,9 +161,11 @@ def _entry(name: str) -> ModelSpec:
 
 
 def compact(name: str) -> str:
-    """A name without owner, separators and words that do not tell models apart."""
+    """A name without owner, separators, words that do not tell models apart, and the v of a
+    version (`LLaMA V3.1 8B`)."""
     words = re.split(r"[\s_\-()]+", name.lower().rsplit("/", 1)[-1])
-    return "".join(word for word in words if not NO_PART_OF_A_NAME.fullmatch(word))
+    kept = "".join(word for word in words if not NO_PART_OF_A_NAME.fullmatch(word))
+    return re.sub(r"v(?=\d)", "", kept)
 
 
 def _agrees(model: ModelSpec, sizes: Sizes) -> bool:

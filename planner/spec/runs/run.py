@@ -36,9 +36,10 @@ class Run:
     """A row. None is unknown. line: where it begins in its file, from 1.
 
     micro_batch: sequences of one microbatch on one rank; global_batch: sequences per step;
-    grad_accum: microbatches per step. step_time_s is what the source prints, step_time_best_s
-    the best that can be derived from it (step_time_kind says how). warning: the source
-    contradicts itself. notes tell failed runs (out of memory, crashed).
+    grad_accum: microbatches per step. shard: ranks that one copy of the states is divided over,
+    where that is not all replicas (hybrid sharding, slices of a pod). step_time_s is what the
+    source prints, step_time_best_s the best that can be derived from it (step_time_kind says
+    how). warning: the source contradicts itself. notes tell failed runs (out of memory, crashed).
     """
 
     file: str
@@ -73,6 +74,7 @@ class Run:
     vpp: int | None = None
     zero_stage: int | None = None
     fsdp: bool | None = None
+    shard: int | None = None
     sequence_parallel: bool | None = None
     recompute: str | None = None
     flash_attention: bool | None = None

@@ -13,7 +13,8 @@ from planner.spec.runtime import Runtime
 
 NEAREST = (
     (r"nanotron|picotron", ("nanotron", "megatron-core")),
-    (r"megatron.*deepspeed|deepspeed.*megatron", ("megatron-deepspeed", "megatron-core")),
+    (r"megatron.*deepspeed|deepspeed.*megatron|neox", ("megatron-deepspeed", "megatron-core")),
+    (r"automodel", ("torchtitan", "fsdp", "megatron-core")),
     (r"nemo|megatron-bridge", ("nemo", "megatron-core")),
     (r"megatron.*2021|sc21", ("megatron-lm-2021", "megatron-core")),
     (r"megatron.*2022|sc22", ("megatron-lm-2022", "megatron-core")),
@@ -21,12 +22,18 @@ NEAREST = (
     (r"composer|mosaic|foundry", ("composer-fsdp", "fsdp", "megatron-core")),
     (r"torchtitan|titan|torchtune", ("torchtitan", "fsdp", "megatron-core")),
     (r"deepspeed|zero", ("deepspeed", "fsdp", "megatron-core")),
-    (r"fsdp|accelerate|lightning|litgpt", ("fsdp", "composer-fsdp", "megatron-core")),
+    (
+        r"fsdp|accelerate|lightning|litgpt|\bfms\b|olmo|metaseq",
+        ("fsdp", "composer-fsdp", "megatron-core"),
+    ),
     (
         r"\bddp\b|transformers|hugging|\btrl\b|axolotl|factory|optimum|pytorch",
         ("fsdp", "megatron-core"),
     ),
-    (r"maxtext|jax|xla|alpa|pax|levanter", ("fsdp", "torchtitan", "megatron-core")),
+    (
+        r"maxtext|jax|xla|alpa|pax|levanter|axlearn|t5x|flax|easylm",
+        ("fsdp", "torchtitan", "megatron-core"),
+    ),
 )
 DEFAULT = "megatron-core"
 

@@ -180,6 +180,12 @@ def test_torchtitan_keeps_gathered_weights_in_a_pipeline(pp: int, zero: int) -> 
     assert found.layout.zero == zero
 
 
+def test_states_may_be_divided_over_fewer_ranks_than_all_replicas() -> None:
+    assert [case(shard=n).layout.shard for n in (None, 2, 4)] == [None, 2, None]
+    assert case(shard=2, zero_stage=0).layout.shard is None
+    assert reason(shard=3) == "dp is no multiple of shard"
+
+
 @pytest.mark.parametrize("runtime", ["torchtune", "MaxText", "axolotl", "PyTorch DDP", "DeepSpeed"])
 def test_degrees_that_such_software_does_not_mention_are_not_used(runtime: str) -> None:
     found = case(runtime=runtime, **dict.fromkeys(("dp", "tp", "pp", "cp")))
@@ -188,7 +194,12 @@ def test_degrees_that_such_software_does_not_mention_are_not_used(runtime: str) 
 
 @pytest.mark.parametrize(
     ("name", "layers", "vocab"),
-    [("mosaicml/mpt-30b", 48, 50_432), ("tiiuae/falcon-40b-instruct", 60, 65_024)],
+    [
+        ("mosaicml/mpt-30b", 48, 50_432),
+        ("tiiuae/falcon-40b-instruct", 60, 65_024),
+        ("OLMo-2-7B", 32, 100_352),
+        ("xai-org/Grok-1", 64, 131_072),
+    ],
 )
 def test_a_name_may_stand_for_sizes(name: str, layers: int, vocab: int) -> None:
     found = case(model=name, arch=None, **NO_SIZES).model
@@ -302,6 +313,10 @@ def test_key_value_heads_are_repeated_where_tp_is_larger() -> None:
         ("Nemotron-340B", "nemotron4-340b"),
         ("mixtral-8x7B-v0.1", "mixtral-8x7b"),
         ("Qwen2.5 72B", "qwen2.5-72b"),
+        ("LLaMA V3.1 8B", "llama3.1-8b"),
+        ("DeepSeek V3 671B", "deepseek-v3"),
+        ("deepseek-ai/DeepSeek-R1", "deepseek-v3"),
+        ("Qwen3 MoE 30B", "qwen3-30b-a3b"),
     ],
 )
 def test_a_model_is_found_by_the_names_people_give_it(text: str, name: str) -> None:
@@ -355,6 +370,7 @@ def test_hosts_of_a_torus_are_no_nodes() -> None:
         ("B200", "b200"),
         ("GB200 NVL72", "gb200"),
         ("MI300X", "mi300x"),
+        ("MI350X", "mi355x"),
         ("AMD Instinct MI250X", "mi250x"),
         ("V100-32GB", "v100-32"),
         ("L40S", "l40s"),
@@ -417,6 +433,20 @@ def test_a_link_with_a_rate_is_the_network() -> None:
     found = case(inter_node_link="8x HDR IB 200Gb/s")
     assert found.cluster.tiers[1].bandwidth_bytes_per_second == pytest.approx(22.5e9)
     assert found.cluster.tiers[0] == case().cluster.tiers[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("NeMo AutoModel", "torchtitan"),
+        ("GPT-NeoX", "megatron-deepspeed"),
+        ("fms-fsdp", "fsdp"),
+        ("AXLearn", "fsdp"),
+        ("NeMo 24.05", "nemo"),
+    ],
+)
+def test_a_software_that_builds_on_another_is_read_as_that(text: str, name: str) -> None:
+    assert nearest(text) == name
 
 
 @pytest.mark.parametrize(
