@@ -72,6 +72,9 @@ DEVICES = (
 )
 """Pattern, entry of the catalog, what the name leaves open."""
 
+DIE = "mi250x-gcd"
+"""What ROCm and Slurm call a device of an MI250X."""
+
 WHOLE_RACKS = frozenset({"gb200", "gb300"})
 TORI = frozenset({"tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e"})
 """Whose hosts are part of one fabric, so that a row's gpus_per_node says nothing of the links."""
@@ -123,33 +126,15 @@ def accelerator_of(gpu: str, per_node: int | None = None) -> tuple[Accelerator, 
     for pattern, name, open_ in DEVICES:
         if re.search(rf"(\b|\dx ?){pattern}", text):
             notes = (f"gpu {gpu}: {open_}",) if open_ else ()
-            found = _accelerator(name)
             if name == "mi250x" and (per_node == 8 or "gcd" in text):
-                return _half(found), (*notes, f"gpu {gpu}: a device is one of the two dies")
-            return found, notes
+                return _accelerator(DIE), (*notes, f"gpu {gpu}: a device is one of the two dies")
+            return _accelerator(name), notes
     raise UnusableError(f"no accelerator called {gpu}")
 
 
 @functools.cache
 def _accelerator(name: str) -> Accelerator:
     return catalog.find_accelerator(name)
-
-
-def _half(whole: Accelerator) -> Accelerator:
-    """One die of a device that has two."""
-
-    def half(value: float | None) -> float | None:
-        return None if value is None else value / 2
-
-    return whole.replace(
-        name=f"{whole.name}-die",
-        memory_bytes=half(whole.memory_bytes),
-        memory_bandwidth_bytes_per_second=half(whole.memory_bandwidth_bytes_per_second),
-        peak_flops={dtype: rate / 2 for dtype, rate in whole.peak_flops.items()},
-        matmul_flops={dtype: rate / 2 for dtype, rate in whole.matmul_flops.items()},
-        fabric_bytes_per_second=half(whole.fabric_bytes_per_second),
-        price_usd_per_hour=half(whole.price_usd_per_hour),
-    )
 
 
 def _node(accelerator: Accelerator) -> tuple[Node, tuple[str, ...]]:

@@ -372,6 +372,7 @@ def test_hosts_of_a_torus_are_no_nodes() -> None:
         ("MI300X", "mi300x"),
         ("MI350X", "mi355x"),
         ("AMD Instinct MI250X", "mi250x"),
+        ("MI250X (GCD)", "mi250x-gcd"),
         ("V100-32GB", "v100-32"),
         ("L40S", "l40s"),
         ("NVIDIA L4", "l4"),
