@@ -66,7 +66,7 @@ def problem(case: Case) -> str | None:
     found = (
         tp_problem(model, seq, layout.tp, case.runtime.sequence_parallel),
         cp_problem(model, view),
-        ep_problem(model, layout.ep, 1),
+        ep_problem(model, layout.ep, layout.etp),
         _too_deep(layout, model),
         _too_many_experts(layout),
     )
@@ -81,10 +81,11 @@ def _too_deep(layout: Layout, model: ModelSpec) -> str | None:
 
 def _too_many_experts(layout: Layout) -> str | None:
     """Experts lie on the ranks of one stage."""
-    ranks = layout.dp * layout.cp * layout.tp
-    if ranks % layout.ep == 0:
+    ranks, members = layout.dp * layout.cp * layout.tp, layout.ep * layout.etp
+    if ranks % members == 0:
         return None
-    return not_divided(f"ep={layout.ep}", layout.ep, "dp*cp*tp", ranks)
+    named = f"ep={layout.ep}" if layout.etp == 1 else f"ep*etp={members}"
+    return not_divided(named, members, "dp*cp*tp", ranks)
 
 
 class CaseTables:
@@ -190,7 +191,7 @@ def _kind(case: Case, text: _Texts) -> tuple[object, ...]:
 
 def _shape(case: Case) -> tuple[object, ...]:
     layout = case.layout
-    degrees = (layout.pp, layout.vpp, layout.cp, layout.ep)
+    degrees = (layout.pp, layout.vpp, layout.cp, layout.ep, layout.etp)
     return (*degrees, layout.recompute, layout.schedule, layout.axis_order)
 
 
@@ -226,5 +227,6 @@ def _candidates(cases: Sequence[Case]) -> Candidates:
         vpp=layout.vpp,
         cp=column("cp"),
         ep=column("ep"),
+        etp=column("etp"),
         shard=column("shard"),
     )

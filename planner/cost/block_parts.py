@@ -82,9 +82,20 @@ class Parts:
         held: int = next(groups, 0)
         return held
 
+    @property
+    def routed(self) -> tuple[Operator, ...]:
+        """What works on the copies of tokens that the router sends to experts."""
+        return tuple(op for op in self.operators if is_routed(op))
+
     def ungathered_bytes(self, tp: int) -> float:
         """Bytes less where only a rank's own part of what tp gathers is kept."""
         return self.gathered_bytes * (1 - 1 / tp)
+
+
+def is_routed(operator: Operator) -> bool:
+    """Whether it works on the copies that a router sends to experts: how many is known only when
+    the router has chosen."""
+    return ".experts." in operator.name or operator.kind in ("permute", "combine")
 
 
 def widest_bytes(operator: Operator, size: int) -> int:

@@ -3,7 +3,7 @@
 Everything a plan costs is built from these, because layers repeat. A block's forward is
 the sum of its operators (a layer's times the profile's composition factor, if it has one) and,
 apart, of its tensor-parallel collectives; a layer takes at least the time its host needs to
-launch it (runtime.layer_host_seconds, one third of it in the forward).
+launch it (planner.cost.host).
 
 Recomputation runs a part of the layer's forward again inside the backward, including its
 collectives (planner.graph.recompute says which nodes).
@@ -23,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost import overlap
-from planner.cost.block_parts import BlockGraphs, Parts
+from planner.cost.block_parts import BlockGraphs, Parts, is_routed
 from planner.cost.collectives import CollectiveTimes, Floats
 from planner.cost.column import MixedError, smaller
 from planner.cost.divisions import Division, Divisions, Register
 from planner.cost.exchange import Exchange
+from planner.cost.host import Host
 from planner.cost.operators import OperatorTimes
 from planner.cost.timed import Timed
 from planner.graph.attention import CORE_KINDS
@@ -41,13 +42,9 @@ from planner.spec.plan import Plan
 from planner.spec.profile import CollectiveOp, Phase, Profile
 from planner.spec.provenance import Birth
 from planner.spec.runtime import ContextStyle, Runtime
-from planner.spec.workload import DTYPE_BYTES, Workload, stored_dtype
+from planner.spec.workload import DTYPE_BYTES, LOW_PRECISION, Workload, stored_dtype
 
 PHASES: tuple[Phase, ...] = ("forward", "backward")
-
-FORWARD_SHARE_OF_HOST = 1 / 3
-"""Assumed: a backward launches about twice the kernels of a forward."""
-
 
 Ints = NDArray[np.int64]
 
@@ -167,6 +164,8 @@ class Blocks:
             flash=self.runtime.flash_attention,
             fused_norms=self.runtime.fused_norms and self.cluster.accelerator.kind != "cpu",
             fused_gate=self.runtime.fused_gate,
+            pads_experts=self.runtime.pads_experts and self.workload.dtype in LOW_PRECISION,
+            fused_expert_bias=self.runtime.fused_expert_bias,
             dtype=self.stored,
             cp=cp,
             cp_style=cp_style,
@@ -250,13 +249,13 @@ class Blocks:
         again = again_tp = selective_tp = 0.0
         selective = timed.forward(parts.again_selective) * ahead
         if layer:
-            host = runtime.layer_host_seconds + runtime.expert_host_seconds * parts.experts
-            ahead_host, back_host = host * FORWARD_SHARE_OF_HOST, host * (1 - FORWARD_SHARE_OF_HOST)
-            forward = _launched(forward, forward_tp, ahead_host, ahead_sent, sent)
-            backward = _launched(backward, backward_tp, back_host, back_sent, sent)
-            again, again_tp = self._rerun(parts.again, ahead_host, timed, sent)
-        if layer and runtime.selective == "products":
-            selective, selective_tp = self._rerun(parts.again_selective, ahead_host, timed, sent)
+            host = Host.of(runtime, parts.experts)
+            routed = timed.forward(parts.routed) * ahead
+            forward = host.ahead(forward, forward_tp, routed, ahead_sent, sent)
+            backward = host.behind(backward, backward_tp, back_sent, sent)
+            again, again_tp = self._rerun(parts.again, host, timed, sent)
+            if runtime.selective == "products":
+                selective, selective_tp = self._rerun(parts.again_selective, host, timed, sent)
         saved, kept_selective = self._kept(parts, tp, layer)
         return BlockCost(
             forward=forward,
@@ -300,15 +299,17 @@ class Blocks:
         return forward, backward
 
     def _rerun(
-        self, nodes: Sequence[Node], host: float, timed: Timed, sent: Exchange
+        self, nodes: Sequence[Node], host: Host, timed: Timed, sent: Exchange
     ) -> tuple[float, float]:
         """Compute and exposed exchange of the nodes of a layer whose forward runs again."""
         ahead = self._composition("forward")
-        cores = [node for node in nodes if isinstance(node, Operator) and node.kind in CORE_KINDS]
+        operators = [node for node in nodes if isinstance(node, Operator)]
+        cores = [node for node in operators if node.kind in CORE_KINDS]
+        routed = [node for node in operators if is_routed(node)]
         moved = [n for n in nodes if isinstance(n, Collective) and n.phase == "forward"]
-        compute, attention = (timed.forward(each) * ahead for each in (nodes, cores))
+        compute, attention, copies = (timed.forward(n) * ahead for n in (operators, cores, routed))
         compute, exchange = self._passed(compute, attention, moved, sent)
-        return _launched(compute, exchange, host, moved, sent), exchange
+        return host.ahead(compute, exchange, copies, moved, sent), exchange
 
     def _passed(
         self, compute: float, attention: float, nodes: Sequence[Collective], sent: Exchange
@@ -368,18 +369,6 @@ class Blocks:
             return seconds
         busy = self.collectives.measured_busy(op, ranks, groups)
         return seconds * self.alone(busy)
-
-
-def _launched(
-    compute: float, exchange: float, host: float, nodes: Sequence[Collective], sent: Exchange
-) -> float:
-    """Compute of a pass that the host launches in `host` seconds.
-
-    A collective of nothing still takes its latency, and the host waits for it.
-    """
-    if not np.any(host):
-        return compute
-    return overlap.launched(compute + exchange, host, sent.latency(nodes)) - exchange
 
 
 def _kinds_before(order: Sequence[tuple[int, int]], kinds: Sequence[LayerKind]) -> Ints:

@@ -29,11 +29,12 @@ import numpy as np
 
 from planner.cost import overlap
 from planner.cost.block_tables import BlockTables
-from planner.cost.blocks import FORWARD_SHARE_OF_HOST, Blocks
+from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.column import column
 from planner.cost.groups import by_group
+from planner.cost.host import FORWARD_SHARE
 from planner.graph.operator import Operator
 from planner.spec.profile import CollectiveOp
 from planner.spec.runtime import Recompute
@@ -222,8 +223,8 @@ def _floored(
     spread = ranks > blocks.cluster.devices_per_node
     least = (floor * candidates.tp * spread)[:, None] * candidates.counts
     return (
-        np.maximum(forward, least * FORWARD_SHARE_OF_HOST),
-        np.maximum(backward, least * (1 - FORWARD_SHARE_OF_HOST)),
+        np.maximum(forward, least * FORWARD_SHARE),
+        np.maximum(backward, least * (1 - FORWARD_SHARE)),
     )
 
 

@@ -2,8 +2,8 @@
 
     MLP       [gather] ─ up (and gate) (rows,h)x(h,f) ─ activation ─ down (rows,f)x(f,h) ─ [scatter]
 
-    experts   router (rows,h)x(h,E) ─ top k ─ permute ─ <all-to-all> ─ <gather> ─ up and gate
-              ─ activation ─ down ─ <scatter> ─ <all-to-all> ─ combine
+    experts   router (rows,h)x(h,E) ─ top k ─ permute ─ <all-to-all> ─ <gather> ─ {pad} ─ up and
+              gate ─ activation ─ down ─ {bias} ─ {unpad} ─ <scatter> ─ <all-to-all> ─ combine
               beside a shared MLP, scaled by a gate of one number per token
 
 The brackets exist under tensor parallelism, the angles under expert parallelism. A rank routes
@@ -11,6 +11,14 @@ its own b*s/c/t tokens; under balanced routing it receives as many as it sends: 
 of h numbers to the ranks of ep, forward and backward. Expert tensor parallelism gathers them
 over its x ranks, which hold f/x columns each. Kept for the backward beside what elements.py
 says: the probabilities of all experts in fp32 (router) and what each expert returned (combine).
+
+The braces depend on the runtime. Products in fp8 or fp4 want a multiple of 16 or 32 rows, and
+routing gives any number: every expert's rows are copied to where they begin at a multiple, and
+back (view.pads_experts). A bias behind an expert that its product does not add (not
+view.fused_expert_bias) is cat(t + b p) in 16 bits, p in fp32: per element of e bytes of a copy,
+
+    forward   b p 4;  t + b p e + 4 + 4;  cat 4 + 4;  to e bytes 4 + e                  2e + 24
+    backward  to fp32 e + 4;  t 4 + e, cat 2e;  b and p 4 + 4 + 4 each                  4e + 32
 """
 
 from planner.graph import elements, exchange
@@ -57,11 +65,40 @@ def _experts(assembly: Assembly, part: Experts, name: str, before: Flow) -> Flow
     flow = assembly.add(before, router, _choice(view, part, name + "choice"))
     permute = elements.elementwise(view, name + "permute", "permute", copies, h)
     dispatch, collect = _expert_exchange(view, copies * h * size, part.per_token, name)
-    inner = assembly.add([*before, *flow], permute, *dispatch)
-    back = assembly.add(_grouped_mlp(assembly, part, name, inner), *collect)
+    inner = assembly.add([*before, *flow], permute, *dispatch, *_padded(view, part, h, name, "pad"))
+    ends = _grouped_mlp(assembly, part, name, inner)
+    behind = [*_biased(view, part, h, name), *_padded(view, part, h, name, "unpad")]
+    back = assembly.add(ends, *behind, *collect)
     combine = elements.elementwise(view, name + "combine", "combine", copies, h, saved=1)
     ends = assembly.add([*back, *flow], combine)
     return [*ends, *_shared(assembly, part, name + "shared.", before)]
+
+
+def _padded(view: RankView, part: Experts, width: int, name: str, kind: str) -> list[Operator]:
+    """The copy of every expert's rows to where they begin at a multiple, or back."""
+    if not view.pads_experts:
+        return []
+    rows = view.outer_rows * part.per_token * view.etp
+    return [elements.elementwise(view, f"{name}experts.{kind}", kind, rows, width)]
+
+
+def _biased(view: RankView, part: Experts, width: int, name: str) -> list[Operator]:
+    """The bias behind every expert, times the probability of its copy, by operations of their own
+    (see the top of the file for what they move)."""
+    if view.fused_expert_bias or not part.expert.bias:
+        return []
+    rows = view.outer_rows * part.per_token * view.etp
+    size, wide = view.element_bytes, max(view.element_bytes, elements.FP32_BYTES)
+    return [
+        Operator(
+            name=name + "experts.bias",
+            kind="expert_bias",
+            dims=elements.dims_of(rows=rows, width=width),
+            forward_bytes=rows * width * (2 * size + 6 * wide),
+            backward_bytes=rows * width * (4 * size + 8 * wide),
+            splits=(elements.rows_split(),),
+        )
+    ]
 
 
 def _choice(view: RankView, part: Experts, name: str) -> Operator:

@@ -38,6 +38,8 @@ class RankView:
     is made of elementary operators (torch on CPUs), it keeps input and normalised input in fp32,
     and attention that stores its scores works in fp32 too.
     fused_gate: one kernel per gated activation, which makes the activated gate again.
+    pads_experts: the rows of each expert are copied to a multiple of what its products need, and
+    back. fused_expert_bias: the bias behind an expert is added by its product.
     task: train has a backward; prefill fills the cache with a prompt; decode adds one token to
     each sequence (seq is 1 then).
     """
@@ -49,6 +51,8 @@ class RankView:
     flash: bool = True
     fused_norms: bool = True
     fused_gate: bool = False
+    pads_experts: bool = False
+    fused_expert_bias: bool = True
     dtype: str = "bf16"
     source: int | None = None
     cp: int = 1
@@ -102,7 +106,7 @@ def tp_problem(model: ModelSpec, seq_len: int, tp: int, sequence_parallel: bool)
             return not_divided(f"tp={tp}", tp, key, value)
     if sequence_parallel and seq_len % tp:
         return not_divided(f"tp={tp}, with sequence parallelism,", tp, "seq_len", seq_len)
-    if not sequence_parallel and any(_has_experts(model)):
+    if not sequence_parallel and model.has_experts:
         return f"tp={tp} with experts needs sequence parallelism"
     return None
 
@@ -123,10 +127,6 @@ def tp_dims(model: ModelSpec) -> list[tuple[str, int]]:
 
 def _attention_dims(attention: Attention) -> list[tuple[str, int]]:
     return [("heads", attention.heads), ("kv_heads", attention.kv_heads)]
-
-
-def _has_experts(model: ModelSpec) -> list[bool]:
-    return [isinstance(k.feed_forward, Experts) for stack in model.stacks for k in stack.kinds]
 
 
 def cp_problem(model: ModelSpec, view: RankView) -> str | None:

@@ -176,6 +176,11 @@ class ModelSpec(Document):
         return sum(len(stack.order) for stack in self.stacks)
 
     @property
+    def has_experts(self) -> bool:
+        """Whether any layer is a mixture of experts."""
+        return any(isinstance(k.feed_forward, Experts) for s in self.stacks for k in s.kinds)
+
+    @property
     def order(self) -> tuple[tuple[int, int], ...]:
         """(stack, kind) of every layer, first to last."""
         return tuple((i, kind) for i, stack in enumerate(self.stacks) for kind in stack.order)

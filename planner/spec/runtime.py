@@ -37,7 +37,8 @@ class Runtime(Document):
 
     schedules, zero_stages, recompute: what it offers; a plan outside them is never proposed.
     axes: the axes it divides a model over. context_styles: how it divides sequences (axis cp).
-    shares_experts: it can divide one expert over several ranks (etp). chunks: the most chunks per
+    shares_experts: it can divide one expert over several ranks (etp); experts_follow_tp: it does so
+    over the ranks of tp where nobody says otherwise. chunks: the most chunks per
     rank. pipeline_zero_stages: the ZeRO stages it runs under a pipeline, split_zero_stages: under
     schedules that split the backward. hybrid_sharding: ZeRO within groups of replicas.
     synchronisations: how replicas agree. other_axis_orders: placements it offers besides
@@ -70,8 +71,12 @@ class Runtime(Document):
     gathers again). scatters_in_place: a reduced shard of the gradients stays where it lay.
     loss_passes: how often the loss reads or writes fp32 logits, forward and backward together.
     fused_norms, fused_gate: one kernel each, which keeps its 16-bit inputs only.
+    pads_experts: in fp8 and fp4 the rows of each expert are copied to a multiple of what a product
+    needs, and back (planner.graph.feed_forward). fused_expert_bias: the bias behind an expert is
+    added by its product, else by operations of their own.
     layer_host_seconds: the floor the host needs to launch one layer forward and backward;
     expert_host_seconds: what each expert of the layer that a rank holds adds to it.
+    waits_for_counts: the host waits for how many tokens each expert has (planner.cost.host).
     straggler_spread: by how much of a step equal replicas on different nodes differ.
     microbatch_seconds: what the host adds per microbatch. step_seconds: per step.
     stage_floor_seconds: a floor per layer and tensor-parallel rank where stages span nodes (seen
@@ -93,6 +98,7 @@ class Runtime(Document):
     axes: tuple[Axis, ...] = ("tp", "dp", "pp")
     context_styles: tuple[ContextStyle, ...] = ()
     shares_experts: bool = False
+    experts_follow_tp: bool = False
     chunks: int = pydantic.Field(default=1, ge=1)
     pipeline_zero_stages: tuple[int, ...] = (0, 1)
     split_zero_stages: tuple[int, ...] = (0, 1)
@@ -124,8 +130,11 @@ class Runtime(Document):
     scatters_in_place: bool = False
     fused_norms: bool = True
     fused_gate: bool = False
+    pads_experts: bool = False
+    fused_expert_bias: bool = True
     layer_host_seconds: float = pydantic.Field(default=0.0, ge=0)
     expert_host_seconds: float = pydantic.Field(default=0.0, ge=0)
+    waits_for_counts: bool = False
     straggler_spread: float = pydantic.Field(default=0.0, ge=0, le=1)
     microbatch_seconds: float = pydantic.Field(default=0.0, ge=0)
     stage_floor_seconds: float = pydantic.Field(default=0.0, ge=0)

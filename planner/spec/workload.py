@@ -35,9 +35,13 @@ all microbatches of a step. With fp8 they replace the stored one (fp8_param_gath
 Megatron-Bridge's recipe for NVFP4 turns that off."""
 
 
+LOW_PRECISION = ("fp8", "fp4")
+"""Formats of products only: what they multiply is cast to them, what is kept is bf16."""
+
+
 def stored_dtype(dtype: str) -> str:
-    """The format in which weights and activations are kept: fp8 and fp4 products keep bf16."""
-    return "bf16" if dtype in ("fp8", "fp4") else dtype
+    """The format in which weights and activations are kept."""
+    return "bf16" if dtype in LOW_PRECISION else dtype
 
 
 class Workload(Document):

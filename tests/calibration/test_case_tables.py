@@ -17,7 +17,7 @@ from planner.spec.calibration import calibrated
 from planner.spec.layout import Layout, make_stages
 from planner.spec.runs.case import Case
 from planner.spec.workload import Workload
-from tests.cost.drawn import SEQ, wide
+from tests.cost.drawn import SEQ, wide, with_experts
 from tests.examples import gpt2_like, gpu_cluster, llama_like, plain_runtime
 from tests.spec.runs.test_case import case
 
@@ -130,3 +130,12 @@ def test_what_cannot_be_predicted_says_why(layout: Layout, words: str) -> None:
     told = problem(made(layout, 8))
     assert told is not None
     assert words in told
+
+
+def test_experts_shared_by_ranks_are_predicted_as_such() -> None:
+    layouts = [Layout(dp=4, tp=2, micro_batch=1, ep=2, etp=etp) for etp in (1, 2)]
+    found = [made(layout, 1, model=with_experts(wide())) for layout in layouts]
+    together = CaseTables(found).predict({})[0]
+    alone = [CaseTables([each]).predict({})[0][0] for each in found]
+    assert together.tolist() == pytest.approx(alone)
+    assert together[0] != together[1]

@@ -190,3 +190,13 @@ def test_a_host_launches_every_expert_that_its_rank_holds(
             held = 0 if model is dense else 8 // ep
             assert busy[phase] >= max(free[phase], held * host * share) / SLACK
             assert held or busy[phase] == free[phase]
+
+
+def test_rows_of_experts_are_padded_where_products_are_in_fewer_bits_only() -> None:
+    def forward(dtype: str, pads: bool) -> float:
+        cluster = gpu_cluster(nodes=1, peak_flops={"bf16": 1e14, "fp8": 2e14})
+        blocks = asked(with_experts(wide()), cluster, plain_runtime(pads_experts=pads))
+        return layer(blocks.changed(workload=blocks.workload.replace(dtype=dtype)), dp=8).forward
+
+    assert forward("bf16", True) == forward("bf16", False)
+    assert forward("fp8", True) > forward("fp8", False)

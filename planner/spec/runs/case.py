@@ -3,6 +3,9 @@
 Degrees. dp * tp * pp * cp = n_gpus. One unknown degree follows from the others; several are 1
 where the known ones already use all devices, or where the run is FSDP (dp takes all devices).
 Batch. global_batch = dp * micro_batch * grad_accum; one unknown follows from the others.
+Ranks that share an expert (etp) where the row does not tell: those of tp in software that does so
+unless told not to (runtime.experts_follow_tp) and whose degrees leave room, else one. The recipes
+of Megatron-Bridge say 1 for every mixture.
 A throughput without a sequence length is taken as one of USUAL_LENGTH, a microbatch that nothing
 tells as one sequence; torchtitan does not give gathered weights back between microbatches of a
 pipeline (fsdp_reshard_after_forward "default").
@@ -37,6 +40,10 @@ USUAL_LENGTH = 4096
 
 COPIES = frozenset({"fsdp", "composer-fsdp", "torchtitan", "deepspeed"})
 """Runtimes whose rows leave out degrees that they do not use: dp takes all devices."""
+
+UNSHARED_EXPERTS = r"bridge"
+"""Sources whose recipes leave every expert whole: expert_tensor_parallel_size=1 in all of
+NVIDIA-NeMo/Megatron-Bridge scripts/performance/configs."""
 
 SHARDS_ITS_OPTIMIZER = r"nemo|megatron-core|mcore|megatron-bridge|nanotron"
 DTYPES: tuple[tuple[str, Dtype], ...] = (
@@ -134,6 +141,7 @@ def case_of(run: Run, chosen: str | None = None) -> Case:
     runtime, of_traits = _with_flags(runtime, run, degrees["tp"])
     dtype, of_dtype = _dtype(run, cluster)
     zero, of_zero = _zero(run, runtime, degrees["pp"])
+    degrees["etp"], of_experts = _expert_ranks(run, runtime, model, degrees)
     recompute, of_recompute = _recompute(run)
     notes = (
         *of_length,
@@ -145,6 +153,7 @@ def case_of(run: Run, chosen: str | None = None) -> Case:
         *of_traits,
         *of_dtype,
         *of_zero,
+        *of_experts,
     )
     return Case(
         run=run,
@@ -153,7 +162,7 @@ def case_of(run: Run, chosen: str | None = None) -> Case:
         workload=Workload(seq_len=run.seq_len, global_batch=global_batch, dtype=dtype),
         runtime=runtime,
         layout=Layout(
-            **{name: degrees[name] for name in ("dp", "tp", "pp", "cp", "ep", "vpp")},
+            **{name: degrees[name] for name in ("dp", "tp", "pp", "cp", "ep", "etp", "vpp")},
             micro_batch=micro_batch,
             zero=zero,
             recompute=recompute,
@@ -212,6 +221,19 @@ def _degrees(run: Run) -> tuple[dict[str, int], tuple[str, ...]]:
     if degrees["pp"] > 1 and run.vpp is None:
         notes = (*notes, "vpp unknown, 1 assumed")
     return {**degrees, "n_gpus": devices}, notes
+
+
+def _expert_ranks(
+    run: Run, runtime: Runtime, model: ModelSpec, degrees: dict[str, int]
+) -> tuple[int, tuple[str, ...]]:
+    """Ranks that share an expert, and what was assumed."""
+    if run.etp is not None or degrees["tp"] == 1 or not model.has_experts:
+        return _at_least_one(run.etp) or 1, ()
+    about = f"{run.runtime or ''} {run.source or ''}".lower()
+    follows = runtime.experts_follow_tp and re.search(UNSHARED_EXPERTS, about) is None
+    room = degrees["dp"] * degrees["cp"] * degrees["tp"] % (degrees["ep"] * degrees["tp"]) == 0
+    found = degrees["tp"] if follows and room else 1
+    return found, (f"etp unknown, {'tp' if found > 1 else '1'} assumed",)
 
 
 def _at_least_one(degree: int | None) -> int | None:

@@ -23,7 +23,7 @@ from planner.spec.documents import InputError
 UNKNOWN = frozenset({"", "unknown", "n/a", "na", "nan", "null", "?", "-", "–"})
 YES = frozenset({"1", "1.0", "true", "yes", "y", "on"})
 NO = frozenset({"0", "0.0", "false", "no", "n", "off"})
-MAY_BE_ZERO = frozenset({"zero_stage", "cp", "ep", "vpp", "n_experts", "experts_per_token"})
+MAY_BE_ZERO = frozenset({"zero_stage", "cp", "ep", "etp", "vpp", "n_experts", "experts_per_token"})
 """Whole numbers that sources write as 0 for "none"; all others count something."""
 
 THOUSANDS = r"\d{1,3}(,\d{3})+(\.\d+)?"
@@ -70,6 +70,7 @@ class Run:
     pp: int | None = None
     cp: int | None = None
     ep: int | None = None
+    etp: int | None = None
     vpp: int | None = None
     zero_stage: int | None = None
     fsdp: bool | None = None

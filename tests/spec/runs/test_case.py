@@ -464,3 +464,32 @@ def test_a_chosen_runtime_must_exist() -> None:
     assert make_cases([run], "native").cases[0].runtime.name == "native"
     with pytest.raises(InputError, match="no runtime is called 'nativ'"):
         make_cases([run], "nativ")
+
+
+MIXTURE = {"arch": "llama", "n_experts": 8, "experts_per_token": 2, "ep": 2, "vocab": 512}
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, 2),
+        ({"etp": 1}, 1),
+        ({"etp": 0}, 1),
+        ({"tp": 1, "dp": 8}, 1),
+        ({"ep": 8}, 1),
+        ({"source": "megatron-bridge-26.02"}, 1),
+        ({"runtime": "torchtitan", "zero_stage": 2}, 1),
+        ({"n_experts": None, "experts_per_token": None, "ep": None}, 1),
+    ],
+)
+def test_experts_are_divided_as_the_row_or_its_software_says(
+    told: dict[str, Any], expected: int
+) -> None:
+    """Over tp by default, where the degrees leave room."""
+    assert case(**(MIXTURE | told)).layout.etp == expected
+
+
+def test_what_is_assumed_of_experts_is_noted() -> None:
+    assert "etp unknown, tp assumed" in case(**MIXTURE).notes
+    assert "etp unknown, 1 assumed" in case(**(MIXTURE | {"source": "megatron-bridge"})).notes
+    assert not [note for note in case().notes if "etp" in note]
