@@ -197,12 +197,6 @@ class ModelSpec(Document):
         return len(self.stacks) == 1 and len(self.main.kinds) == 1
 
     @property
-    def has_experts(self) -> bool:
-        """Whether any layer is a mixture of experts."""
-        kinds = (kind for stack in self.stacks for kind in stack.kinds)
-        return any(isinstance(kind.feed_forward, Experts) for kind in kinds)
-
-    @property
     def vocab(self) -> int:
         """Rows of the main stack's token table (0 without one)."""
         return self.main.embedding.vocab or 0
