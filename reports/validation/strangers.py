@@ -68,10 +68,10 @@ def _of_source(source: str, cases: Sequence[Case]) -> list[Stranger]:
     asked = [case for case in cases if case.step_seconds and problem(case) is None]
     known = [(case, own) for case in asked if (own := calibrations.of(case)) is not None]
     values = [own.values() for _, own in known]
-    seconds = CaseTables([case for case, _ in known]).predict(values)[0] if known else []
+    seconds = CaseTables([case for case, _ in known]).predict(values)[0]
     return [
         _stranger(source, case, own, predicted)
-        for (case, own), predicted in zip(known, seconds, strict=True)
+        for (case, own), predicted in zip(known, seconds.tolist(), strict=True)
     ]
 
 
