@@ -24,7 +24,7 @@ DIFFERENCES: tuple[Difference, ...] = get_args(Difference)
 WIDER: dict[Difference, float] = {"accelerator": 1.18, "runtime": 1.10, "experts": 1.42}
 """Fitted: least pinball loss of the 80th percentile of |log(measured / predicted)| on the 431 runs
 of the catalog that nothing is fitted on, every (source, model, device) weighed alike (2026-11-30;
-reports/validation/strangers.py fits and judges, docs/validation.md prints both). A number format
+planner/calibration/strangers.py fits and judges, docs/validation.md prints both). A number format
 that no run had was tried besides and adds nothing (1.00)."""
 
 

@@ -3,12 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from planner.spec import catalog
-from planner.spec.strange import WIDER, Difference
-from reports.validation.baselines import NAMES
-from reports.validation.elsewhere import Elsewhere
-from reports.validation.judged import Judged
-from reports.validation.strangers import (
+from planner.calibration.strangers import (
     Stranger,
     by_difference,
     coverage,
@@ -16,6 +11,11 @@ from reports.validation.strangers import (
     fit,
     left_out,
 )
+from planner.spec import catalog
+from planner.spec.strange import WIDER, Difference
+from reports.validation.baselines import NAMES
+from reports.validation.elsewhere import Elsewhere
+from reports.validation.judged import Judged
 
 Row = dict[str, Any]
 

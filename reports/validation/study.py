@@ -30,6 +30,7 @@ from planner.calibration.fitting import Floats
 from planner.calibration.holdout import band, coverage, held_out, spread
 from planner.calibration.own_runs import own_time
 from planner.calibration.predicted_runs import RunPrediction
+from planner.calibration.strangers import strangers
 from planner.spec import catalog
 from planner.spec.calibration import Calibration, Constant
 from planner.spec.documents import InputError, write_text
@@ -47,7 +48,6 @@ from reports.validation.judged import Judged
 from reports.validation.outcome import Outcome, outcome
 from reports.validation.renewed import renewed
 from reports.validation.splits import SPLITS, TRANSFERS, Split, Transfer
-from reports.validation.strangers import strangers
 from reports.validation.validation import Validation
 
 Row = dict[str, Any]

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from planner.calibration.strangers import Stranger, by_difference, coverage, fit, left_out, weights
 from planner.spec.strange import Difference
-from reports.validation.strangers import Stranger, by_difference, coverage, fit, left_out, weights
 
 EIGHT_OF_TEN = 1.2816
 """The normal quantile of 90 %: eight of ten lie within on both sides."""
