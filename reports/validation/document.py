@@ -88,8 +88,10 @@ too slow to 9 % too fast); the projection to the vocabulary in 16 bits whatever 
 layers (NeMo's calibration was fitted again after it, since its loss had held some of that time);
 GB300, which had no memory in the catalog and so no calibration: its rows had been predicted by the
 data sheet alone. Dense models on racks went from 13.3 to 7.8 %, mixtures there from 16.2 to 11.4 %.
-Six pipelined rows of torchtitan are in the table since, whose microbatch is not told: one sequence
-is assumed, weights are gathered once a step as is its default (6 to 38 % too slow).
+Six pipelined rows of torchtitan are in the table since, whose microbatch is not told: weights are
+gathered once a step as is its default; with one sequence a microbatch they were 6 to 38 % too
+slow, with as many microbatches as pipeline ranks, its default at the time, 1 % too fast to 18 %
+too slow.
 
 Then mixtures, by what the software's sources say it runs (planner/catalog/runtimes/nemo.yaml
 names the files): in fp8 every expert's rows are copied to a multiple of 32 and back; gpt-oss adds

@@ -516,3 +516,16 @@ def test_what_is_assumed_of_experts_is_noted() -> None:
     assert "etp unknown, tp assumed" in case(**MIXTURE).notes
     assert "etp unknown, 1 assumed" in case(**(MIXTURE | {"source": "megatron-bridge"})).notes
     assert not [note for note in case().notes if "etp" in note]
+
+
+@pytest.mark.parametrize(
+    ("told", "micro_batch"),
+    [({}, 4), ({"pp": 1, "dp": 8}, 1), ({"global_batch": 36}, 1), ({"runtime": "nemo"}, 1)],
+)
+def test_torchtitan_cuts_as_many_microbatches_as_the_pipeline_has_ranks(
+    told: dict[str, Any], micro_batch: int
+) -> None:
+    batch = {"runtime": "torchtitan", "zero_stage": 2, "micro_batch": None, "global_batch": 32}
+    found = case(**(batch | told))
+    assert found.layout.micro_batch == micro_batch
+    assert any("micro_batch unknown" in note for note in found.notes)
