@@ -17,6 +17,7 @@ from planner.calibration.case_tables import problem
 from planner.calibration.own_profile import check_profile, device_of, fit_profile
 from planner.calibration.own_runs import OwnFit, fit_own
 from planner.calibration.predicted_runs import RunPrediction
+from planner.graph.counts import model_flops
 from planner.spec import catalog, documents
 from planner.spec.calibration import MEANINGS, Calibration, ConstantName
 from planner.spec.documents import InputError
@@ -83,7 +84,7 @@ def _of_profile(path: Path, runtime: str | None, start: str | None) -> Report:
 def _cases(path: Path, runtime: str | None, where: str | None) -> list[Case]:
     runs = read_runs(path)
     chosen = compile_where(where) if where else lambda _: True
-    made = make_cases([run for run in runs if chosen(run)], runtime)
+    made = make_cases([run for run in runs if chosen(run)], runtime, model_flops)
     cases = [case for case in made.cases if problem(case) is None]
     if not any(case.step_seconds for case in cases):
         reasons = [*made.skipped, *(problem(case) or "no step time" for case in made.cases)]

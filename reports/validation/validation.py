@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.calibration.predicted_runs import Refused, RunPrediction, predict_runs
+from planner.graph.counts import model_flops
 from planner.spec.runs.case import Case, make_cases
 from planner.spec.runs.run import Run, read_runs
 from planner.spec.runs.where import compile_where
@@ -107,7 +108,7 @@ def validate(
     """Predict every run that can be predicted. Raises InputError for a wrong runtime or where."""
     runs = tuple(runs)
     selected = runs if where is None else tuple(filter(compile_where(where), runs))
-    made = make_cases(selected, runtime)
+    made = make_cases(selected, runtime, model_flops)
     skipped = collections.Counter(made.skipped)
     if len(selected) < len(runs):
         skipped[NOT_SELECTED] = len(runs) - len(selected)

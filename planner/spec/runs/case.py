@@ -8,7 +8,8 @@ unless told not to (runtime.experts_follow_tp) and whose degrees leave room, els
 of Megatron-Bridge say 1 for every mixture.
 A throughput without a sequence length is taken as one of USUAL_LENGTH, a microbatch that nothing
 tells as one sequence; torchtitan does not give gathered weights back between microbatches of a
-pipeline (fsdp_reshard_after_forward "default").
+pipeline (fsdp_reshard_after_forward "default"). A row that tells FLOP/s or MFU only has a time
+where the caller counts the FLOPs of a step (planner/spec/runs/rate.py).
 Flags of the row (sequence_parallel, flash_attention) replace the runtime's; unknown ones stay.
 What is assumed is noted on the case; a run that cannot be predicted is counted under one reason.
 """
@@ -17,7 +18,7 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from planner.spec.cluster import ClusterSpec
@@ -25,6 +26,7 @@ from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
 from planner.spec.runs.cluster import cluster_of
 from planner.spec.runs.model import model_of
+from planner.spec.runs.rate import seconds_by_rate
 from planner.spec.runs.run import Run
 from planner.spec.runs.runtime import nearest, runtime_of
 from planner.spec.runs.unusable import UnusableError
@@ -79,6 +81,10 @@ RECOMPUTE: dict[str, Recompute] = {
 }
 
 
+Flops = Callable[[ModelSpec, Workload], float]
+"""Model FLOPs of one step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A run that can be predicted. step_seconds, peak_bytes: measured, None where they are not.
@@ -107,7 +113,9 @@ class Cases:
     skipped: Mapping[str, int]
 
 
-def make_cases(runs: Iterable[Run], runtime: str | None = None) -> Cases:
+def make_cases(
+    runs: Iterable[Run], runtime: str | None = None, flops: Flops | None = None
+) -> Cases:
     """Every run as a case, or counted under its reason. runtime: instead of the rows' own.
 
     Raises InputError if that runtime does not exist.
@@ -116,18 +124,19 @@ def make_cases(runs: Iterable[Run], runtime: str | None = None) -> Cases:
     skipped: collections.Counter[str] = collections.Counter()
     for run in runs:
         try:
-            cases.append(case_of(run, runtime))
+            cases.append(case_of(run, runtime, flops))
         except UnusableError as reason:
             skipped[str(reason)] += 1
     return Cases(tuple(cases), dict(sorted(skipped.items())))
 
 
-def case_of(run: Run, chosen: str | None = None) -> Case:
+def case_of(run: Run, chosen: str | None = None, flops: Flops | None = None) -> Case:
     """One run as a case. Raises UnusableError."""
     if run.warning:
         raise UnusableError("warning=1: the source contradicts itself")
     failed = _failed(run)
-    if not run.timed and run.peak_bytes is None and not failed:
+    timed = run.timed or (run.rated and flops is not None)
+    if not timed and run.peak_bytes is None and not failed:
         raise UnusableError("no step time")
     if re.search(FROZEN_WEIGHTS, (run.model or "").lower()):
         raise UnusableError("LoRA: most weights are frozen")
@@ -143,6 +152,9 @@ def case_of(run: Run, chosen: str | None = None) -> Case:
     zero, of_zero = _zero(run, runtime, degrees["pp"])
     degrees["etp"], of_experts = _expert_ranks(run, runtime, model, degrees)
     recompute, of_recompute = _recompute(run)
+    workload = Workload(seq_len=run.seq_len, global_batch=global_batch, dtype=dtype)
+    needed = flops(model, workload) if flops and not run.timed and run.rated else None
+    seconds, of_rate = _seconds(run, degrees["n_gpus"], workload, cluster, recompute, needed)
     notes = (
         *of_length,
         *of_degrees,
@@ -154,12 +166,13 @@ def case_of(run: Run, chosen: str | None = None) -> Case:
         *of_dtype,
         *of_zero,
         *of_experts,
+        *of_rate,
     )
     return Case(
         run=run,
         model=model,
         cluster=cluster,
-        workload=Workload(seq_len=run.seq_len, global_batch=global_batch, dtype=dtype),
+        workload=workload,
         runtime=runtime,
         layout=Layout(
             **{name: degrees[name] for name in ("dp", "tp", "pp", "cp", "ep", "etp", "vpp")},
@@ -169,15 +182,30 @@ def case_of(run: Run, chosen: str | None = None) -> Case:
             shard=_shard(run, degrees["dp"], zero),
             axis_order=runtime.axis_order,
         ),
-        step_seconds=run.step_seconds(degrees["n_gpus"], global_batch),
+        step_seconds=seconds,
         peak_bytes=run.peak_bytes,
         failed=failed,
         notes=(*notes, *of_recompute, *_packed(run)),
     )
 
 
+def _seconds(
+    run: Run,
+    devices: int,
+    workload: Workload,
+    cluster: ClusterSpec,
+    recompute: Recompute,
+    flops: float | None,
+) -> tuple[float | None, tuple[str, ...]]:
+    """The measured step; by its FLOPs where those are given, since the row tells a rate only."""
+    if flops is None:
+        return run.step_seconds(devices, workload.global_batch), ()
+    full, device = recompute == "full", cluster.accelerator
+    return seconds_by_rate(run, flops, device, devices, workload.dtype, full)
+
+
 def _failed(run: Run) -> bool:
-    if run.timed or run.peak_bytes is not None:
+    if run.timed or run.rated or run.peak_bytes is not None:
         return False
     told = " ".join(filter(None, (run.notes, run.step_time_kind, run.file))).lower()
     return re.search(FAILED, told.replace("_", " ")) is not None
@@ -192,7 +220,7 @@ def _with_length(run: Run) -> tuple[Run, tuple[str, ...]]:
     """The row with a sequence length. A throughput hardly depends on it; a time does."""
     if run.seq_len is not None:
         return run, ()
-    if run.tokens_per_s_per_gpu is None or _printed(run):
+    if (run.tokens_per_s_per_gpu is None and not run.rated) or _printed(run):
         raise UnusableError("seq_len unknown")
     note = f"seq_len unknown, {USUAL_LENGTH} assumed"
     return dataclasses.replace(run, seq_len=USUAL_LENGTH), (note,)

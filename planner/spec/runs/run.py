@@ -100,6 +100,11 @@ class Run:
         told = (self.step_time_s, self.step_time_best_s, self.tokens_per_s_per_gpu)
         return any(told)
 
+    @property
+    def rated(self) -> bool:
+        """Whether the source tells the step's FLOP/s, as such or as a share of the peak."""
+        return bool(self.tflops_per_gpu or self.mfu_pct)
+
     def step_seconds(self, devices: int, sequences: int) -> float | None:
         """The measured step: as printed, else as derived, else from the tokens per second."""
         if best := self.step_time_s or self.step_time_best_s:

@@ -138,6 +138,29 @@ def test_memory_or_a_failure_without_a_time_is_used() -> None:
     assert reason(step_time_s=None, notes="room for a zoom") == "no step time"
 
 
+@pytest.mark.parametrize(
+    ("changes", "times", "word"),
+    [
+        ({"tflops_per_gpu": 100.0}, 1.0, "tflops_per_gpu"),
+        ({"tflops_per_gpu": 100.0, "recompute": "full"}, 1.0, "tflops_per_gpu"),
+        (
+            {"tflops_per_gpu": 100.0, "recompute": "full", "runtime": "megatron-lm-2021"},
+            4 / 3,
+            "rec",
+        ),
+        ({"mfu_pct": 100 * 100 / 989}, 1.0, "mfu_pct of bf16"),
+    ],
+)
+def test_a_rate_is_a_time_where_flops_are_counted(
+    changes: dict[str, Any], times: float, word: str
+) -> None:
+    row = Run(file="mine.csv", line=2, **(PLAIN | {"step_time_s": None} | changes))
+    (found,) = make_cases([row], flops=lambda _, workload: 1e12 * workload.global_batch).cases
+    assert found.step_seconds == pytest.approx(times * 32e12 / (100e12 * 16))
+    assert any(word in note for note in found.notes)
+    assert make_cases([row]).skipped == {"no step time": 1}
+
+
 def test_degrees_and_batches_follow_from_the_others() -> None:
     assert case(dp=None).layout.dp == 4
     assert case(n_gpus=None).cluster.devices == 16
