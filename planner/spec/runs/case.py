@@ -8,9 +8,10 @@ unless told not to (runtime.experts_follow_tp) and whose degrees leave room, els
 of Megatron-Bridge say 1 for every mixture.
 A throughput without a sequence length is taken as one of USUAL_LENGTH, a microbatch that nothing
 tells as one sequence; torchtitan cuts a rank's batch into as many as the pipeline has ranks
-(pipeline_parallel_microbatches, in 2024 and early 2025; one sequence each since), and does not give gathered weights back between microbatches of a
-pipeline (fsdp_reshard_after_forward "default"). A row that tells FLOP/s or MFU only has a time
-where the caller counts the FLOPs of a step (planner/spec/runs/rate.py).
+(pipeline_parallel_microbatches, in 2024 and early 2025; one sequence each since), and does not give
+gathered weights back between microbatches of a pipeline (fsdp_reshard_after_forward "default"). A
+row that tells FLOP/s or MFU only has a time where the caller counts the FLOPs of a step
+(planner/spec/runs/rate.py).
 Flags of the row (sequence_parallel, flash_attention) replace the runtime's; unknown ones stay.
 What is assumed is noted on the case; a run that cannot be predicted is counted under one reason.
 """
