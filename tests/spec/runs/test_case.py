@@ -410,6 +410,15 @@ def test_hosts_of_a_torus_are_no_nodes() -> None:
         ("v5litepod-256", "tpu-v5e"),
         ("TPU v5 lite", "tpu-v5e"),
         ("Cloud TPU v6e-256", "tpu-v6e"),
+        ("TPUv4", "tpu-v4"),
+        ("TPU7x (Ironwood)", "tpu7x"),
+        ("RTX A6000", "rtx-a6000"),
+        ("MI210", "mi250x-gcd"),
+        ("HL-225", "gaudi2"),
+        ("p4d.24xlarge", "a100-40"),
+        ("p5.48xlarge", "h100-sxm"),
+        ("p5en.48xlarge", "h200-sxm"),
+        ("a3-megagpu-8g", "h100-sxm"),
     ],
 )
 def test_a_device_is_found_by_the_names_people_give_it(text: str, name: str) -> None:
