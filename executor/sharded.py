@@ -226,6 +226,7 @@ class _Use:
             self._count_use()
             return
         self._add(parameter, gradient)
+        del gradient  # before the unit's are summed
         if self._waiting and turn is not None and self._added == self._waiting:
             for each in self._kept.pop(turn, ()):
                 self._add(*each)

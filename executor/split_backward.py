@@ -56,9 +56,9 @@ class Deferral:
         """W: add what was put aside to the parameters' gradients."""
         self.turn = stage, microbatch
         for x, weight, bias, grad in self._waiting.pop(self.turn):
-            _accumulate(weight, _weight_gradient(x, grad))
+            _accumulate(weight, [_weight_gradient(x, grad)])
             if bias is not None:
-                _accumulate(bias, _bias_gradient(grad))
+                _accumulate(bias, [_bias_gradient(grad)])
         self.turn = None
 
     def linear(self, x: Tensor, weight: nn.Parameter, bias: nn.Parameter | None = None) -> Tensor:
@@ -100,22 +100,26 @@ class _Linear(torch.autograd.Function):
 
 
 class _Accumulate(torch.autograd.Function):
-    """A scalar whose backward gives a parameter the gradient `value`, hooks included."""
+    """A scalar whose backward gives a parameter a gradient, hooks included.
+
+    made: the gradient alone, which is taken out, so that nobody else holds it and autograd may keep
+    the tensor instead of a copy.
+    """
 
     @staticmethod
-    def forward(ctx: Any, parameter: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, parameter: Tensor, made: list[Tensor]) -> Tensor:
         """Zero."""
-        ctx.value = value
+        ctx.made = made
         return parameter.new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """The value."""
-        return ctx.value, None
+        """The gradient."""
+        return ctx.made.pop(), None
 
 
-def _accumulate(parameter: nn.Parameter, value: Tensor) -> None:
-    _Accumulate.apply(parameter, value).backward()
+def _accumulate(parameter: nn.Parameter, made: list[Tensor]) -> None:
+    _Accumulate.apply(parameter, made).backward()
 
 
 def _weight_gradient(x: Tensor, grad: Tensor) -> Tensor:

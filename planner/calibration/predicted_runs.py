@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from planner.calibration.asked import asked_calibration
 from planner.calibration.case_tables import CaseTables, problem
-from planner.spec.calibration import UNCALIBRATED, UNWEIGHED, Calibration
+from planner.spec.calibration import UNWEIGHED, Calibration, uncalibrated_band
 from planner.spec.documents import InputError
 from planner.spec.plan import AT_RISK
 from planner.spec.runs.case import Case
@@ -95,7 +95,7 @@ def _prediction(
     case: Case, calibration: Calibration | None, seconds: float, peak: float
 ) -> RunPrediction:
     experts = case.model.has_experts
-    low, high = calibration.time_band(experts) if calibration else UNCALIBRATED
+    low, high = calibration.time_band(experts) if calibration else uncalibrated_band(experts)
     around = calibration.memory_spread if calibration else UNWEIGHED
     return RunPrediction(
         step_seconds=seconds,

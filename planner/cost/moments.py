@@ -24,36 +24,39 @@ slack. Here the actions of one rank are followed, as the executor of this projec
                      F, B  layer with experts: planner.cost.expert_moments
                      B  embedding  with the layers' tensors gone: the table's gradient
                  ZeRO 2 and 3: the unit's gradients (B) and, with 3, its gathered weights besides
+                     I, W  a backward in two: I as B without gradients of matrices; what it puts
+                           aside (planner.cost.deferred) takes the place of what was kept, layer by
+                           layer, until W has made the largest of them, in the unit's gradients
     or, once per step, what a parameter server takes from one worker at a time
 
 What later layers of the stage keep is not there yet in a layer's forward, and no more in its
-backward. Left out: scratch space inside a kernel, what the backend copies, and what a split
-backward puts aside between I and W.
+backward. Left out: scratch space inside a kernel and what the backend copies.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import networkx as nx
 import numpy as np
 
 from planner.cost import expert_moments
 from planner.cost.blocks import BlockCost, Blocks
+from planner.cost.deferred import Aside
 from planner.cost.divisions import Division
 from planner.cost.stages import gradient_bytes
 from planner.graph import transformer
 from planner.graph.attention import CORE_KINDS, stores_scores
 from planner.graph.elements import FP32_BYTES
-from planner.graph.operator import LayerKind
-from planner.schedule.action import FORWARD
+from planner.graph.operator import Block, LayerKind
 from planner.schedule.alive import ADDED
-from planner.schedule.orders import ONE_CHUNK, Orders, orders
+from planner.schedule.orders import ONE_CHUNK, SPLIT, Orders, orders
 from planner.spec.layer import MLP, Experts
 from planner.spec.plan import Plan
 from planner.spec.runtime import Recompute
 
 INDEX_BYTES = 8
 """A token or a target."""
-FIELDS = ("kept", "sent", "forward", "backward")
+FIELDS = ("kept", "sent", "forward", "backward", "aside", "first_half", "second_half")
 KEPT_WIDE, UNKEPT = 2, 4
 """Widest activations at once in a layer's forward, where the layer is kept and where it is not.
 Fitted: read off recorded peaks (executor.ledger) of Llama-3.1-8B and GPT-2 shapes on a CPU, like
@@ -71,13 +74,17 @@ class StageBytes:
     """What one microbatch takes in one stage.
 
     kept: from its forward to its backward. sent: a message to the next stage. forward, backward:
-    what passes while they run, beside what is kept.
+    what passes while they run, beside what is kept. aside: from I to W; first_half, second_half:
+    what passes while they run.
     """
 
     kept: float
     sent: float
     forward: float
     backward: float
+    aside: float
+    first_half: float
+    second_half: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +107,12 @@ def peak_bytes(blocks: Blocks, plan: Plan, rank: int, parameters: Iterable[Copie
     own = slice(made.starts[place], made.starts[place + 1])
     kind, stage = made.kind[own], made.stage[own]
     column = {name: np.array([getattr(s, name) for s in sizes])[stage] for name in FIELDS}
-    before = np.append(0.0, np.cumsum(ADDED[kind] * column["kept"]))[:-1]
+    held, aside = column["kept"], column["aside"]
+    before = np.append(0.0, np.cumsum(np.choose(kind, (held, -held, aside - held, -aside))))[:-1]
     unsent = np.cumsum(ADDED[kind] * column["sent"])
-    ahead = before + column["kept"] + unsent + column["forward"]
-    most = np.where(kind == FORWARD, ahead, before + column["backward"])
+    ahead = held + unsent + column["forward"]
+    passing = ahead, column["backward"], column["first_half"], column["second_half"]
+    most = before + np.choose(kind, passing)
     kept = tuple(parameters)
     pushed = max(each.served or 0 for each in kept) * gradient_bytes(blocks)
     return _resident(blocks, plan, kept) + max(float(most.max(initial=0.0)), pushed)
@@ -162,18 +171,77 @@ def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
     if first:
         table = embedding.weight_gradient_bytes + behind * embedding.parameters
         backward.append(table + hop - in_layers)
+    aside, first_half, second_half = 0.0, 0.0, 0.0
+    if layout.schedule in SPLIT:
+        halves = _Halves(blocks, plan, layers, embedding, head)
+        aside, first_half, second_half = halves.sizes(first, last)
     return StageBytes(
         kept=in_layers + ends,
         sent=0.0 if last else hop,
         forward=max(forward, default=0.0) + (0.0 if first else 2 * hop),
         backward=max(backward, default=0.0) + (0.0 if last else 2 * hop),
+        aside=aside,
+        first_half=first_half + (0.0 if last else 2 * hop),
+        second_half=second_half,
     )
 
 
+Layers = list[tuple[LayerKind, BlockCost, Recompute]]
+"""Of one stage, with what each recomputes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Halves:
+    """The two halves of a stage's backward."""
+
+    blocks: Blocks
+    plan: Plan
+    layers: Layers
+    embedding: BlockCost
+    head: BlockCost
+
+    def sizes(self, first: bool, last: bool) -> tuple[float, float, float]:
+        """What I puts aside in all, and what passes in I and in W. first, last: of all stages."""
+        layout, size = self.plan.layout, self.blocks.element_bytes
+        ahead, behind = _unit(self.blocks, self.plan)
+        kept = [getattr(cost, KEPT[mode]) for _, cost, mode in self.layers]
+        put = [Aside.of(self._graph(kind), size) for kind, _, _ in self.layers]
+        rest = [cost.parameters - cost.expert_parameters for _, cost, _ in self.layers]
+        most = []
+        if last:
+            kept.append(self.head.saved_bytes)
+            put.append(Aside.of(self._graph("head"), size))
+            rest.append(self.head.parameters)
+            _, logits = _logits(self.blocks, self.head, layout.tp)
+            most.append(logits + ahead * self.head.parameters)
+        held = [each.held for each in put]
+        for i, each in enumerate(self.layers):
+            _, passing = _layer(self.blocks, self.plan, *each, whole=False)
+            most.append(passing + sum(held[i + 1 :]) - sum(kept[i + 1 :]))
+        if first:
+            table = self.embedding.weight_gradient_bytes + behind * self.embedding.parameters
+            most.append(table + hop_bytes(self.blocks, self.plan) + sum(held) - sum(kept))
+        made = (
+            one.largest + (behind - ahead) * elements
+            for one, elements in zip(put, rest, strict=True)
+        )
+        return float(sum(held)), max(most, default=0.0), max(made, default=0.0)
+
+    def _graph(self, block: Block) -> nx.DiGraph:
+        layout = self.plan.layout
+        shape = layout.tp, layout.micro_batch, layout.cp, layout.ep, layout.etp, layout.cp_style
+        return self.blocks.graphs.graph(block, self.blocks.view(*shape))
+
+
 def _layer(
-    blocks: Blocks, plan: Plan, kind: LayerKind, cost: BlockCost, mode: Recompute
+    blocks: Blocks,
+    plan: Plan,
+    kind: LayerKind,
+    cost: BlockCost,
+    mode: Recompute,
+    whole: bool = True,
 ) -> tuple[float, float]:
-    """What passes in the forward and in the backward of one layer."""
+    """What passes in the forward and in the backward of one layer. whole: not only its I."""
     ahead, behind = _unit(blocks, plan)
     # a checkpoint is the input of the layer that is made again
     again = 0.0 if mode == "none" else cost.saved_bytes - getattr(cost, KEPT[mode])
@@ -186,13 +254,15 @@ def _layer(
         units = own_ahead * passing.parameters + ahead * passing.rest_parameters
         forward = units + (passing.unkept if mode == "full" else passing.ahead)
         second = units + passing.second if mode == "full" else 0.0
-        gradients = own_behind - own_ahead, ahead, behind - ahead
+        gradients = own_behind - own_ahead, ahead, (behind - ahead) * whole
         return forward, again + max(second, passing.behind(own_ahead, *gradients))
     forward = (UNKEPT if mode == "full" else KEPT_WIDE) * cost.widest_bytes
-    backward = (1 + _gated(blocks)) * cost.widest_bytes + cost.weight_gradient_bytes
+    backward = (1 + _gated(blocks)) * cost.widest_bytes + cost.weight_gradient_bytes * whole
     scores, later, bias = _scores(blocks, plan, kind)
     forward, backward = max(forward, scores), max(backward, 2 * scores - later) + bias
-    return forward + ahead * cost.parameters, again + backward + behind * cost.parameters
+    return forward + ahead * cost.parameters, again + backward + (
+        behind if whole else ahead
+    ) * cost.parameters
 
 
 def _scores(blocks: Blocks, plan: Plan, kind: LayerKind) -> tuple[int, int, int]:

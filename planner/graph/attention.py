@@ -11,12 +11,12 @@ hides leaves the share
 
     sum_i min(window, cached + i) / (s_q * s_k),  i = 1 .. s_q
 
-It keeps q, k, v, its output and the softmax statistics. Without flash it keeps the softmax (once:
-its backward and the second product read the same) instead of the statistics, and keys and values
-repeated for all heads; torch's composite attention (view.fused_norms is false) computes in fp32
-and keeps copies of q, k and v in it. torch's flash kernel of CPUs has no gradient of a bias, so
-relative positions take the composite attention there. Selective recomputation keeps q, k, v and
-the output.
+It keeps q, k, v (in a ring the rank's own), its output and the softmax statistics. Without flash
+it keeps the softmax (once: its backward and the second product read the same) instead of the
+statistics, and keys and values repeated for all heads; torch's composite attention
+(view.fused_norms is false) computes in fp32 and keeps copies of q, k and v in it. torch's flash
+kernel of CPUs has no gradient of a bias, so relative positions take the composite attention there.
+Selective recomputation keeps q, k, v and the output.
 
 Context parallelism (view.cp_style) on c ranks, K = bytes of a rank's keys and values:
 
@@ -183,10 +183,13 @@ def core_operator(
     moved = (rows * heads * (d + v) + read * groups * (d + v)) * size
     scores = 0 if flash else view.batch * heads * queries * seen * size
     bias = heads * queries * keys * size if attention.relative_buckets else 0
-    kept = moved + rows * heads * max(size, elements.FP32_BYTES)
+    ring = view.cp > 1 and view.cp_style == "ring"
+    own = view.batch * keys // view.cp if ring else read
+    held = (rows * heads + own * groups) * (d + v) * size
+    kept = held + rows * heads * max(size, elements.FP32_BYTES)
     if not flash:
         wide = size if view.fused_norms else max(size, elements.FP32_BYTES)
-        inputs = rows * heads * d + read * heads * (d + v)
+        inputs = rows * heads * d + own * heads * (d + v)
         kept = (inputs + scores // size) * wide + rows * heads * v * size
     plain = attention.causal and seen == keys == queries and d == v and not attention.sinks
     dims = {"batch": view.batch, "seq": queries, "heads": heads, "kv_heads": groups, "head_dim": d}
@@ -202,7 +205,7 @@ def core_operator(
         backward_bytes=2 * moved + 8 * scores + 2 * bias,
         parameters=heads if attention.sinks else 0,
         saved_bytes=kept,
-        selective_bytes=kept - moved,
+        selective_bytes=kept - held,
         splits=(
             Split("heads", "heads", "tp"),
             Split("kv_heads", "kv_heads", "tp"),

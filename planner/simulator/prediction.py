@@ -26,7 +26,7 @@ from planner.cost.estimate import Estimates, estimate
 from planner.graph import counts
 from planner.graph.operator import Block
 from planner.simulator.replay import replay
-from planner.spec.calibration import UNCALIBRATED, UNWEIGHED
+from planner.spec.calibration import UNWEIGHED, uncalibrated_band
 from planner.spec.layout import Layout, Stage
 from planner.spec.plan import AT_RISK, Plan, Prediction
 from planner.spec.provenance import Birth, Shares
@@ -97,10 +97,10 @@ def predict_row(
 
 def time_band(blocks: Blocks) -> tuple[float, float]:
     """What eight of ten measured steps lie between, in predicted steps."""
-    found = blocks.calibration
+    found, experts = blocks.calibration, blocks.model.has_experts
     if found is not None:
-        return found.time_band(blocks.model.has_experts)
-    return PROFILED if blocks.profile else UNCALIBRATED
+        return found.time_band(experts)
+    return PROFILED if blocks.profile else uncalibrated_band(experts)
 
 
 def memory_spread(blocks: Blocks) -> Spread:

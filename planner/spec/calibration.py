@@ -8,9 +8,8 @@ memory_low, memory_high: the same of the peak; memory_quantiles: more of them
 (planner.spec.spread), for the safe side and the probability to run out. A calibration of another
 accelerator or runtime may stand in (`borrowed_for`): what it says of the device is scaled by the
 best published matrix products of both, and on a newer one by what a published attention kernel
-reaches on both; the band is wider by TRANSFER on either side. Runs of dense models say little of
-mixtures of experts, whose software differs most from release to release: a calibration without
-such runs has a band of at least MIXTURES for them.
+reaches on both. Its band is wider for everything that its runs were not (planner.spec.strange):
+another device, another software, models with experts.
 """
 
 import math
@@ -23,6 +22,7 @@ from planner.spec.documents import Document, Frozen
 from planner.spec.provenance import Provenance
 from planner.spec.runtime import Runtime
 from planner.spec.spread import LEVELS, Spread
+from planner.spec.strange import Difference, widened
 
 ConstantName = Literal[
     "matmul_efficiency",
@@ -94,13 +94,8 @@ LINKS: dict[ConstantName, str] = {
 
 TRANSFER = 1.3
 """Fitted: the same device and software family on another cluster differ by 28 % (constants of
-megatron_sc21_table1.csv on bigscience_bloom_prequel.csv); how much wider a borrowed band is."""
-
-MIXTURES = (0.93, 1.44)
-"""Fitted: measured over predicted seconds, 10th and 90th percentile of the 80 runs of models with
-experts in the catalog (Megatron-Bridge, NeMo 24.11 and 25.05, NeMo AutoModel, MaxText; 2026-11-30),
-none of which a calibration is fitted on. Without this rule 69 % of them are in their bands, with it
-84; Grok-1, with the percentiles of the others, 96 instead of 65."""
+megatron_sc21_table1.csv on bigscience_bloom_prequel.csv); a borrowed band of peaks is wider by the
+square root of it, assumed."""
 
 WIDTH_OF_NOTHING = 1.25
 """Assumed: eight of ten lie within this factor, where no run was held out."""
@@ -108,6 +103,11 @@ WIDTH_OF_NOTHING = 1.25
 UNCALIBRATED = (0.8, 1.6)
 """Fitted: without a calibration, eight of ten runs of the catalog take that much of the prediction
 (planner.calibration.recipes); a device's data sheet is reached by nobody."""
+
+
+def uncalibrated_band(experts: bool) -> tuple[float, float]:
+    """The band of time without a calibration; its runs were of dense models."""
+    return widened(*UNCALIBRATED, ["experts"] if experts else [])
 
 
 UNWEIGHED = Spread.between(1 / WIDTH_OF_NOTHING, WIDTH_OF_NOTHING)
@@ -206,9 +206,11 @@ class Calibration(Document):
 
     def time_band(self, experts: bool) -> tuple[float, float]:
         """The band of a model with experts, or of one without."""
-        if self.mixtures or not experts:
-            return self.time_low, self.time_high
-        return min(self.time_low, MIXTURES[0]), max(self.time_high, MIXTURES[1])
+        return widened(self.time_low, self.time_high, self.strange(experts))
+
+    def strange(self, experts: bool) -> list[Difference]:
+        """What of a model its runs were not."""
+        return ["experts"] if experts and not self.mixtures else []
 
     def values(self) -> dict[str, float]:
         """The numbers alone."""
@@ -230,13 +232,16 @@ class Calibration(Document):
         for name, ratio in ratios.items():
             if found := constants.get(name):
                 constants[name] = found.times(ratio, at_most=1.0)
+        strange: list[Difference] = ["accelerator"] if accelerator != self.accelerator else []
+        strange += ["runtime"] if runtime != self.runtime else []
+        low, high = widened(self.time_low, self.time_high, strange)
         return self.replace(
             accelerator=accelerator,
             runtime=runtime,
             constants=constants,
             borrowed_from=self.name,
-            time_low=self.time_low / TRANSFER,
-            time_high=self.time_high * TRANSFER,
+            time_low=low,
+            time_high=high,
             memory_low=self.memory_low / math.sqrt(TRANSFER),
             memory_high=self.memory_high * math.sqrt(TRANSFER),
             memory_quantiles=self.memory_spread.wider(math.sqrt(TRANSFER)).quantiles,

@@ -30,6 +30,7 @@ from planner.calibration.fitting import Floats
 from planner.calibration.holdout import band, coverage, held_out, spread
 from planner.calibration.own_runs import own_time
 from planner.calibration.predicted_runs import RunPrediction
+from planner.calibration.strangers import strangers
 from planner.spec import catalog
 from planner.spec.calibration import Calibration, Constant
 from planner.spec.documents import InputError, write_text
@@ -242,14 +243,15 @@ def main(folder: str = "docs", *only: str) -> None:
         weighing = {name: pool.submit(judge_memory, *asked) for name, asked in MEMORY.items()}
         judging = [pool.submit(judge, split) for split in SPLITS]
         moving = [pool.submit(transfer, each) for each in TRANSFERS]
-        apart = pool.submit(elsewhere)
+        apart, strange = pool.submit(elsewhere), pool.submit(strangers)
         memory = {name: found.result() for name, found in weighing.items()}
         judged = [found.result() for found in judging]
         transfers = [found.result() for found in moving]
     for each in judged:
         sys.stderr.write(f"{each.split.title}: {each.seconds:.0f} s\n")
     weights = {name: row for name, (row, _) in memory.items()}
-    text = document(judged, weights, transfers, apart.result(), DRAWS, f"whole on {_today()}")
+    elsewhere_found = apart.result(), strange.result()
+    text = document(judged, weights, transfers, *elsewhere_found, DRAWS, f"whole on {_today()}")
     write_text(Path(folder) / "validation.md", text)
     _figures(judged, [o for _, outcomes in memory.values() for o in outcomes], Path(folder))
     sys.stderr.write(f"wrote {folder}/validation.md in {time.perf_counter() - from_clock:.0f} s\n")
@@ -263,7 +265,7 @@ def renew(path: Path, words: Sequence[str]) -> None:
     if not (judged or transfers or apart):
         titles = ", ".join(each.title for each in (*SPLITS, *TRANSFERS))
         raise InputError(f"no row is called {' or '.join(words)}; rows: {titles}; or elsewhere")
-    new = document(judged, {}, transfers, apart, DRAWS, "")
+    new = document(judged, {}, transfers, apart, strangers() if apart else [], DRAWS, "")
     whole = [CALIBRATIONS, *([APART] if apart else [])]
     write_text(path, renewed(path.read_text(encoding="utf-8"), new, whole, _today(), words))
 

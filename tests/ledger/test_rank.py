@@ -61,6 +61,13 @@ def wide_gpt2() -> ModelSpec:
     )
 
 
+def wide_neox() -> ModelSpec:
+    """Attention and MLP side by side: one gradient of both outputs."""
+    spec = wide_llama()
+    kind = spec.layer.replace(parallel=True)
+    return spec.replace(stacks=(spec.main.replace(kinds=(kind,)),))
+
+
 def wide_t5() -> ModelSpec:
     """Attention with a bias stores its scores on a CPU, in fp32, four times a microbatch here."""
     own = {"heads": 8, "kv_heads": 8, "head_dim": 32}
@@ -98,6 +105,7 @@ CASES: list[Case] = [
     (wide_llama, "dp=16 micro_batch=2 zero=3", 64, "bf16", (5,)),
     (wide_gpt2, "dp=8 pp=2 micro_batch=2 zero=3 shard=4 schedule=gpipe", 64, "fp32", (15,)),
     (wide_llama, "dp=8 micro_batch=2 zero=1 shard=4", 64, "fp32", (6,)),
+    (wide_gpt2, "dp=2 pp=2 micro_batch=4 zero=3 recompute=full schedule=zb-h1", 32, "fp32", (0, 3)),
 ]
 MORE: list[Case] = [
     (wide_gpt2, "dp=64 tp=2 pp=4 micro_batch=2 zero=0 recompute=selective", 512, "bf16", (1, 511)),
@@ -106,6 +114,21 @@ MORE: list[Case] = [
     (wide_gpt2, "dp=4 tp=2 pp=2 micro_batch=2 zero=2", 64, "bf16", (1, 14)),
     (wide_t5, "dp=4 micro_batch=4 zero=1 recompute=full", 64, "fp32", (3,)),
     (wide_t5, "dp=4 tp=4 micro_batch=2", 64, "bf16", (9,)),
+    (wide_llama, "dp=2 tp=2 pp=4 vpp=2 micro_batch=2 zero=1 schedule=zbv", 32, "bf16", (0, 8, 15)),
+    (
+        wide_llama,
+        "dp=2 cp=4 pp=2 micro_batch=4 zero=1 recompute=selective schedule=zb-h1",
+        48,
+        "fp32",
+        (8,),
+    ),
+    (
+        wide_neox,
+        "dp=2 cp=4 pp=2 micro_batch=8 recompute=selective schedule=zb-h1",
+        48,
+        "fp32",
+        (8,),
+    ),
 ]
 
 

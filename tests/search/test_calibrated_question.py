@@ -6,7 +6,6 @@ import pytest
 
 from planner.search import planning, question, told_layout
 from planner.spec import catalog, documents
-from planner.spec.calibration import MIXTURES
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
 
@@ -41,7 +40,7 @@ def test_a_pair_without_runs_borrows_and_says_so() -> None:
         assert plan.predicted.low_seconds is not None
         assert plan.predicted.high_seconds is not None
         widths.append(plan.predicted.high_seconds / plan.predicted.low_seconds)
-    assert widths[1] > 1.3 * widths[0]
+    assert widths[1] > 1.1 * widths[0]
     assert lent.predicted is not None
     assert lent.predicted.provenance.assumed > 0.5
 
@@ -51,8 +50,9 @@ def test_a_mixture_is_less_certain_than_dense_models_that_were_measured() -> Non
     plan = told_layout.plan_of_layout(asked, "dp=8 ep=8 micro_batch=1")
     assert plan.predicted is not None
     assert plan.predicted.high_seconds is not None
-    assert plan.predicted.high_seconds >= MIXTURES[1] * plan.predicted.step_seconds
     assert plan.calibration is not None
+    high = plan.predicted.high_seconds / plan.predicted.step_seconds
+    assert high > plan.calibration.time_high
     known = plan.calibration.replace(mixtures=True)
     assert known.time_band(True) == known.time_band(False)
 
