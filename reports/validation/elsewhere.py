@@ -16,19 +16,27 @@ from reports.validation.validation import Validation, validate
 
 Chosen = Callable[[Outcome], bool]
 
-MIXTURES = ("deepseek", "qwen3", "gpt-oss")
-"""Models of Megatron-Bridge that have experts."""
+MIXTURES = ("deepseek", "qwen3", "gpt-oss", "grok")
+"""Models of Megatron-Bridge and NeMo that have experts."""
 
 RACKS = ("gb200", "gb300")
 """Devices whose nodes are racks of one NVLink domain."""
 
 
 def _is_mixture(outcome: Outcome) -> bool:
-    return outcome.model.startswith(MIXTURES)
+    return outcome.model.lower().startswith(MIXTURES)
 
 
 def _in_racks(outcome: Outcome) -> bool:
     return (outcome.run.gpu or "").lower().startswith(RACKS)
+
+
+def _of_amd(outcome: Outcome) -> bool:
+    return "MI3" in (outcome.run.gpu or "")
+
+
+def _all(_: Outcome) -> bool:
+    return True
 
 
 PARTS: tuple[tuple[str, str, Chosen], ...] = (
@@ -60,6 +68,32 @@ PARTS: tuple[tuple[str, str, Chosen], ...] = (
         "megatron_bridge",
         lambda o: _is_mixture(o) and _in_racks(o),
     ),
+    (
+        "NeMo 24.09 to 25.05, dense, H100",
+        "dgxc_nemo",
+        lambda o: not _is_mixture(o) and not _in_racks(o),
+    ),
+    (
+        "NeMo 25.05, dense, racks of 72 (GB200)",
+        "dgxc_nemo",
+        lambda o: not _is_mixture(o) and _in_racks(o),
+    ),
+    ("NeMo, mixtures (Grok-1, DeepSeek-V3; H100, GB200)", "dgxc_nemo", _is_mixture),
+    ("NeMo AutoModel, mixtures, H100", "automodel", _all),
+    (
+        "MLPerf 4.0 and 5.1, dense, 64-11,616 H100, B200, GB200, GB300",
+        "mlperf",
+        lambda o: not _of_amd(o),
+    ),
+    ("MLPerf 5.1, MI350X and MI355X", "mlperf", _of_amd),
+    ("Primus, MI300X", "primus", _all),
+    ("Megatron-DeepSpeed, MI250X", "lumi", _all),
+    ("Megatron-LM, 175B on 256-12,288 A100 (MegaScale's baseline)", "megascale_baseline", _all),
+    ("InternEvo, A100", "internevo", _all),
+    ("FSDP of IBM, A100 and H100", "ibm_fsdp", _all),
+    ("MaxText and Paxml, H100", "dgxc_jax", _all),
+    ("MaxText, TPU v4, v5e, v5p and v6e", "maxtext_tpu", _all),
+    ("Megatron-LM, Gaudi 2", "gaudi2", _all),
 )
 
 

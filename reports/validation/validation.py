@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planner.calibration.predicted_runs import Refused, RunPrediction, predict_runs
+from planner.calibration.predicted_runs import Refused, RunPrediction
 from planner.graph.counts import model_flops
 from planner.spec.runs.case import Case, make_cases
 from planner.spec.runs.run import Run, read_runs
@@ -24,6 +24,7 @@ from reports.validation.errors import error_metrics, memory_metrics, time_metric
 from reports.validation.feasibility import feasibility_metrics
 from reports.validation.order import order_metrics
 from reports.validation.outcome import Outcome, outcome
+from reports.validation.replayed import predict_replayed
 
 SCHEMA = "validation/1"
 NOT_SELECTED = "not selected by --where"
@@ -103,7 +104,7 @@ def validate(
     runs: Iterable[Run],
     runtime: str | None = None,
     where: str | None = None,
-    predict: Predict = predict_runs,
+    predict: Predict = predict_replayed,
 ) -> Validation:
     """Predict every run that can be predicted. Raises InputError for a wrong runtime or where."""
     runs = tuple(runs)
@@ -131,7 +132,9 @@ def validate_files(
     """Validate the runs of several CSV files. calibration: a path or "none", for all of them;
     the catalog's nearest without. Raises InputError."""
     runs = [run for path in paths for run in read_runs(path)]
-    return validate(runs, runtime, where, functools.partial(predict_runs, calibration=calibration))
+    return validate(
+        runs, runtime, where, functools.partial(predict_replayed, calibration=calibration)
+    )
 
 
 def _baseline(outcomes: Sequence[Outcome], seconds: Sequence[float | None]) -> dict[str, Any]:

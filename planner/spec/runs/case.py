@@ -7,9 +7,11 @@ Ranks that share an expert (etp) where the row does not tell: those of tp in sof
 unless told not to (runtime.experts_follow_tp) and whose degrees leave room, else one. The recipes
 of Megatron-Bridge say 1 for every mixture.
 A throughput without a sequence length is taken as one of USUAL_LENGTH, a microbatch that nothing
-tells as one sequence; torchtitan does not give gathered weights back between microbatches of a
-pipeline (fsdp_reshard_after_forward "default"). A row that tells FLOP/s or MFU only has a time
-where the caller counts the FLOPs of a step (planner/spec/runs/rate.py).
+tells as one sequence; torchtitan cuts a rank's batch into as many as the pipeline has ranks
+(pipeline_parallel_microbatches, in 2024 and early 2025; one sequence each since), and does not give
+gathered weights back between microbatches of a pipeline (fsdp_reshard_after_forward "default"). A
+row that tells FLOP/s or MFU only has a time where the caller counts the FLOPs of a step
+(planner/spec/runs/rate.py).
 Flags of the row (sequence_parallel, flash_attention) replace the runtime's; unknown ones stay.
 What is assumed is noted on the case; a run that cannot be predicted is counted under one reason.
 """
@@ -295,7 +297,7 @@ def _batch(run: Run, degrees: dict[str, int]) -> tuple[int, int, tuple[str, ...]
     if micro is None and total and accumulated and total % (dp * accumulated) == 0:
         micro = total // (dp * accumulated)
     elif micro is None and total and accumulated is None and total % dp == 0:
-        micro, notes = 1, ("micro_batch unknown, 1 assumed",)
+        micro, notes = _usual_micro_batch(run, degrees, total // dp)
     elif micro is None:
         raise UnusableError("micro_batch unknown")
     if total is None:
@@ -306,6 +308,17 @@ def _batch(run: Run, degrees: dict[str, int]) -> tuple[int, int, tuple[str, ...]
     if total % (dp * micro):
         raise UnusableError("global_batch is no multiple of dp*micro_batch")
     return micro, total, notes
+
+
+def _usual_micro_batch(
+    run: Run, degrees: dict[str, int], sequences: int
+) -> tuple[int, tuple[str, ...]]:
+    """Sequences of a microbatch of so many on a rank, where nothing tells them."""
+    about = f"{run.runtime or ''} {run.source or ''}".lower()
+    pp = degrees["pp"]
+    if pp > 1 and "torchtitan" in about and sequences % pp == 0:
+        return sequences // pp, ("micro_batch unknown, as many as pipeline ranks assumed",)
+    return 1, ("micro_batch unknown, 1 assumed",)
 
 
 def _printed(run: Run) -> bool:

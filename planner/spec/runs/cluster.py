@@ -31,6 +31,9 @@ NETWORK_SHARE = 0.9
 FABRIC_SHARE = 0.8
 """Of the data sheet's rate, where no design was measured: 366 of 450 GB/s on H200."""
 
+DIE = "mi250x-gcd"
+"""What ROCm and Slurm call a device of an MI250X."""
+
 DEVICES = (
     (r"gb300", "gb300", ""),
     (r"gb200", "gb200", ""),
@@ -45,6 +48,7 @@ DEVICES = (
     (r"h100.*(96|hbm2e)", "h100-96-hbm2e", ""),
     (r"h100", "h100-sxm", ""),
     (r"a800", "a100-80", "as an A100, which has more NVLink"),
+    (r"a100.*pcie.*40", "a100-80-pcie", "as one of 80 GB"),
     (r"a100.*pcie", "a100-80-pcie", ""),
     (r"a100.*40", "a100-40", ""),
     (r"a100.*80", "a100-80", ""),
@@ -54,26 +58,33 @@ DEVICES = (
     (r"v100", "v100-16", "16 or 32 GB unknown, 16 assumed"),
     (r"l40s", "l40s", ""),
     (r"(rtx ?)?4090", "rtx4090", ""),
+    (r"(rtx ?)?3090", "rtx3090", ""),
+    (r"(rtx ?)?a6000", "rtx-a6000", ""),
     (r"a10g", "a10g", ""),
     (r"a40\b", "a40", ""),
     (r"l4\b", "l4", ""),
     (r"t4\b", "t4", ""),
-    (r"gaudi ?2", "gaudi2", ""),
-    (r"gaudi ?3", "gaudi3", ""),
+    (r"gaudi ?2|hl ?225", "gaudi2", ""),
+    (r"gaudi ?3|hl ?325", "gaudi3", ""),
     (r"mi355x?", "mi355x", ""),
     (r"mi350x?", "mi355x", "as an MI355X, which has more FLOP/s"),
     (r"mi325x?", "mi325x", ""),
     (r"mi300x", "mi300x", ""),
+    (r"mi300a", "mi300x", "as an MI300X, which has more FLOP/s and memory"),
+    (r"mi210", DIE, "as a die of an MI250X, which has 6 % more FLOP/s"),
     (r"mi250x?", "mi250x", ""),
-    (r"(tpu )?v5 ?p", "tpu-v5p", ""),
-    (r"(tpu )?v5 ?(lite|e)", "tpu-v5e", ""),
-    (r"(tpu )?(v6 ?e|trillium)", "tpu-v6e", ""),
-    (r"(tpu )?v4", "tpu-v4", ""),
+    (r"(tpu ?)?v5 ?p", "tpu-v5p", ""),
+    (r"(tpu ?)?v5 ?(lite|e)", "tpu-v5e", ""),
+    (r"((tpu ?)?v6 ?e|trillium)", "tpu-v6e", ""),
+    (r"(tpu ?v?7x|ironwood)", "tpu7x", ""),
+    (r"(tpu ?)?v4", "tpu-v4", ""),
+    (r"p4de\b|a2 ultragpu", "a100-80", ""),
+    (r"p4d\b|a2 (high|mega)gpu", "a100-40", ""),
+    (r"p5en?\b \d|a3 ultragpu", "h200-sxm", ""),
+    (r"p5\b \d|a3 (high|mega|edge)gpu", "h100-sxm", ""),
+    (r"a4 highgpu", "b200", ""),
 )
-"""Pattern, entry of the catalog, what the name leaves open."""
-
-DIE = "mi250x-gcd"
-"""What ROCm and Slurm call a device of an MI250X."""
+"""Pattern, entry of the catalog, what the name leaves open; the last are instances of clouds."""
 
 WHOLE_RACKS = frozenset({"gb200", "gb300"})
 TORI = frozenset({"tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e"})

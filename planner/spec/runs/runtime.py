@@ -27,7 +27,7 @@ NEAREST = (
         ("fsdp", "composer-fsdp", "megatron-core"),
     ),
     (
-        r"\bddp\b|transformers|hugging|\btrl\b|axolotl|factory|optimum|pytorch",
+        r"\bddp\b|transformers|hugging|\bhf\b|\btrl\b|axolotl|factory|optimum|pytorch",
         ("fsdp", "megatron-core"),
     ),
     (

@@ -410,6 +410,15 @@ def test_hosts_of_a_torus_are_no_nodes() -> None:
         ("v5litepod-256", "tpu-v5e"),
         ("TPU v5 lite", "tpu-v5e"),
         ("Cloud TPU v6e-256", "tpu-v6e"),
+        ("TPUv4", "tpu-v4"),
+        ("TPU7x (Ironwood)", "tpu7x"),
+        ("RTX A6000", "rtx-a6000"),
+        ("MI210", "mi250x-gcd"),
+        ("HL-225", "gaudi2"),
+        ("p4d.24xlarge", "a100-40"),
+        ("p5.48xlarge", "h100-sxm"),
+        ("p5en.48xlarge", "h200-sxm"),
+        ("a3-megagpu-8g", "h100-sxm"),
     ],
 )
 def test_a_device_is_found_by_the_names_people_give_it(text: str, name: str) -> None:
@@ -516,3 +525,16 @@ def test_what_is_assumed_of_experts_is_noted() -> None:
     assert "etp unknown, tp assumed" in case(**MIXTURE).notes
     assert "etp unknown, 1 assumed" in case(**(MIXTURE | {"source": "megatron-bridge"})).notes
     assert not [note for note in case().notes if "etp" in note]
+
+
+@pytest.mark.parametrize(
+    ("told", "micro_batch"),
+    [({}, 4), ({"pp": 1, "dp": 8}, 1), ({"global_batch": 36}, 1), ({"runtime": "nemo"}, 1)],
+)
+def test_torchtitan_cuts_as_many_microbatches_as_the_pipeline_has_ranks(
+    told: dict[str, Any], micro_batch: int
+) -> None:
+    batch = {"runtime": "torchtitan", "zero_stage": 2, "micro_batch": None, "global_batch": 32}
+    found = case(**(batch | told))
+    assert found.layout.micro_batch == micro_batch
+    assert any("micro_batch unknown" in note for note in found.notes)
