@@ -26,7 +26,7 @@ def main() -> int:
     backend = refusals.choose_backend(plan, machine, options.backend)
     progress = own_progress(rank)
     device = own_device(backend, plan)
-    mesh = join(plan, rank, backend, options.timeout_seconds, progress)
+    mesh = join(plan, rank, backend, options, progress)
     result = Trainer(plan, mesh, device, options, progress).train()
     progress.mark("gathering results")
     results = gather_results(result, plan.layout.devices)

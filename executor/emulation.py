@@ -169,11 +169,12 @@ dist.Backend.register_backend(BACKEND, _create, devices=["cpu", "cuda"])
 def emulate(plan: Plan, rank: int, foreseen: Ledger, options: RunOptions) -> Measured:
     """Run one rank of a plan alone on this machine. foreseen: its messages with their seconds.
 
-    Raises InputError for a plan or rank that cannot be run.
+    Raises InputError for a plan or rank that cannot be run, or not on this machine.
     """
     refusals.check(plan)
     plan.check_rank(rank)
     machine = describe()
+    refusals.check_one(rank, machine, foreseen.peak_bytes)
     device = torch.device(machine.kind)
     set_matrix_units(plan.workload.dtype)
     if device.type == "cpu":

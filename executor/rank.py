@@ -11,12 +11,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 
 from executor.formats import set_matrix_units
+from executor.job import check_alike, told
 from executor.mesh import Mesh, make_mesh
 from executor.orphans import die_with_parent
 from executor.progress import MEETING, STARTING_SECONDS, Progress
@@ -71,15 +72,20 @@ def own_device(backend: Backend, plan: Plan) -> torch.device:
     return device
 
 
-def join(
-    plan: Plan, rank: int, backend: Backend, timeout_seconds: float, progress: Progress
-) -> Mesh:
-    """Meet the other ranks and make the process groups."""
+def join(plan: Plan, rank: int, backend: Backend, options: Any, progress: Progress) -> Mesh:
+    """Meet the other ranks and make the process groups. options: a dataclass with timeout_seconds.
+
+    Raises NotMetError, and InputError where ranks were told different things.
+    """
     progress.mark(MEETING)
     enter_network(rank)
-    timeout = datetime.timedelta(seconds=timeout_seconds)
+    timeout = datetime.timedelta(seconds=options.timeout_seconds)
     both = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
     store, _, ranks = meet(max(timeout, datetime.timedelta(seconds=STARTING_SECONDS)))
+    try:
+        check_alike(store, rank, ranks, told(plan, options))
+    except dist.DistError as error:
+        raise NotMetError(f"rank {rank} met the others, and some are gone: {error}") from None
     try:
         dist.init_process_group(both, store=store, rank=rank, world_size=ranks, timeout=timeout)
     except RuntimeError as error:

@@ -174,6 +174,21 @@ def check_machine(plan: Plan, machine: Machine, backend: Backend, held_bytes: fl
         )
 
 
+def check_one(rank: int, machine: Machine, peak_bytes: float) -> None:
+    """Raise InputError if the machine cannot hold one rank of a plan alone.
+
+    peak_bytes: what the rank is predicted to hold at once.
+    """
+    where, there = "this machine", machine.memory_bytes
+    if machine.kind == "cuda":
+        where, there = "a GPU here", machine.accelerator_memory_bytes or 0.0
+    if peak_bytes > there:
+        raise InputError(
+            f"rank {rank} alone needs {_gib(peak_bytes)}, {where} has {_gib(there)}; divide the "
+            f"plan further or recompute, or see what it sends and holds with `meshwright ledger`"
+        )
+
+
 def _check_gpus(ranks: int, machine: Machine, held_bytes: float) -> None:
     if ranks > machine.accelerators:
         raise InputError(

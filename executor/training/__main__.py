@@ -37,7 +37,7 @@ def main() -> int:
     backend = refusals.choose_backend(plan, machine, chosen.backend)
     progress = own_progress(rank)
     device = own_device(backend, plan)
-    mesh = join(plan, rank, backend, chosen.timeout_seconds, progress)
+    mesh = join(plan, rank, backend, chosen, progress)
     session = Session(plan, chosen, mesh, device, backend, machine, progress)
     speaks = rank == 0 and not under_launcher()
     shown = bar.shown(chosen.output, chosen.steps, chosen.task)

@@ -252,7 +252,7 @@ class Blocks:
         selective = timed.forward(parts.again_selective) * ahead
         if layer:
             host = Host.of(runtime, parts.experts)
-            routed = timed.forward(parts.routed) * ahead
+            routed = timed.forward(parts.routed) * ahead if host.waits else 0.0
             forward = host.ahead(forward, forward_tp, routed, ahead_sent, sent)
             backward = host.behind(backward, backward_tp, back_sent, sent)
             again, again_tp = self._rerun(parts.again, host, timed, sent)

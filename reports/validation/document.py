@@ -123,21 +123,24 @@ runs in chunks are replayed since, as `estimate` does (MLPerf 16.7 to 9.0 %, Meg
 
 What is left: too fast where Megatron-Bridge's recipes keep activations in the hosts' memory (full
 sharding on GB200, 13 to 24 %: 20 to 92 layers, scripts/performance/configs/llama), which no
-column tells and which would not fit otherwise (1.7 to 2.6 times the memory is predicted); gpt-oss
-(12 to 40 % too fast, on racks 23 to 35 %: attention is not what is missing, since twice the
-sequence costs nothing more); mixtures that recompute parts of a layer, which no column tells
-either; the release 25.09, whose mixtures drop tokens, 28 % too fast to 89 % too slow; Qwen3-30B
-without dropping on H100, which took two to three times what is predicted: the maintainers call it
-a regression (issue 1998 of Megatron-Bridge), and found the host's time to split layers for the
-overlap of exchanges to be the cause for Qwen3-235B on B200 (pull request 1760: 20.1 to 16.9 s
-without that overlap); torchtitan without torch.compile, about 15 % slower than with it, is told
-apart by a note only; small microbatches under FSDP on H100 (13b, 2 sequences) are 20 % slower
-than predicted, perhaps because gathering takes multiprocessors. Of the eleven files: NeMo 25.05
-on GB200 (15 to 26 % too fast, DeepSeek-V3 three times; turning the overlap of tensor parallelism
-off, as its recipe of Llama 3.1 405B does above 128 devices, changes nothing that is measured);
-Paxml (17 % too fast); InternEvo where the optimiser is divided over 512 and more (22 %); MI250X
-and Gaudi 2, whose kernels a lent calibration does not know; GPT-OSS 120B under AutoModel, whose
-row tells no ep.
+column tells and which would not fit otherwise (1.7 to 2.6 times the memory is predicted): of
+Llama-3 70B a layer keeps 5.4 GB, for which a Grace's 512 GB/s, shared by two devices, take twice
+as long as the forward beside them, and with 200 to 225 GB/s for the 40 layers of the recipe the
+rows are 8 % too fast to 2 % too slow; gpt-oss (12 to 40 % too fast, on racks 23 to 35 %:
+attention is not what is missing, since twice the sequence costs nothing more); mixtures that
+recompute parts of a layer, and DeepSeek-V3 with its layer for a further token (4 % of the FLOPs),
+which no column tells either; the release 25.09, whose mixtures drop tokens, 28 % too fast to 89 %
+too slow; Qwen3-30B without dropping on H100, which took two to three times what is predicted: the
+maintainers call it a regression (issue 1998 of Megatron-Bridge), and found the host's time to
+split layers for the overlap of exchanges to be the cause for Qwen3-235B on B200 (pull request
+1760: 20.1 to 16.9 s without that overlap); torchtitan without torch.compile, about 15 % slower
+than with it, is told apart by a note only; small microbatches under FSDP on H100 (13b, 2
+sequences) are 20 % slower than predicted, perhaps because gathering takes multiprocessors. Of the
+eleven files: NeMo 25.05 on GB200 (15 to 26 % too fast, DeepSeek-V3 three times; turning the
+overlap of tensor parallelism off, as its recipe of Llama 3.1 405B does above 128 devices, changes
+nothing that is measured); Paxml (17 % too fast); InternEvo where the optimiser is divided over
+512 and more (22 %); MI250X and Gaudi 2, whose kernels a lent calibration does not know; GPT-OSS
+120B under AutoModel, whose row tells no ep.
 
 """
 
