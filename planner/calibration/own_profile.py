@@ -210,8 +210,10 @@ def _links(
     beyond = [s for s in samples if s not in inside]
     made = _fit_links(("fabric_efficiency", "fabric_latency_seconds"), inside, cluster, runtime, {})
     known = {str(name): constant.value for name, constant in made.items()}
-    across = ("network_efficiency", "network_latency_seconds")
-    return {**made, **_fit_links(across, beyond, cluster, runtime, known)}
+    across = _fit_links(
+        ("network_efficiency", "network_latency_seconds"), beyond, cluster, runtime, known
+    )
+    return {**made, **across}
 
 
 def _cluster(

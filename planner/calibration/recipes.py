@@ -57,7 +57,7 @@ RECIPES = (
         "nanotron",
         {"hf_ultrascale": ("model", "n_gpus")},
         where="mfu_pct >= 10 and peak_mem_gib < 66",
-        memory=("activation_scale", "gathered_share", "context_bytes"),
+        memory=("activation_scale", "context_bytes"),
     ),
     Recipe("h100-sxm", "nemo", {"nemo_2407": ("model",)}),
     Recipe(
