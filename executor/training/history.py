@@ -58,6 +58,12 @@ def write(path: Path, records: Sequence[StepRecord]) -> None:
 
 
 def append(path: Path, record: StepRecord) -> None:
-    """Add a step."""
-    with path.open("a") as stream:
-        stream.write(line(record))
+    """Add a step. Raises InputError where it cannot be written."""
+    try:
+        with path.open("a") as stream:
+            stream.write(line(record))
+    except OSError as error:
+        raise InputError(
+            f"{path}: step {record.step} cannot be written: {error.strerror}; make room there, "
+            f"then go on with --resume"
+        ) from None

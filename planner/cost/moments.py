@@ -13,7 +13,9 @@ slack. Here the actions of one rank are followed, as the executor of this projec
     + passing    what the running action needs besides, the most of
                      F  head       the logits and their copy in the loss's format
                      B  head       one gradient of them (two of the loss's format where the
-                                   vocabulary is whole: softmax and the loss have each their own)
+                                   vocabulary is whole: softmax and the loss have each their own);
+                                   then, in their own format in place of what was kept of them,
+                                   beside the matrix's; then the matrix's alone
                      F  layer      the widest activations, four of them where nothing is kept
                      B  layer      with the head's tensors gone: the layer made again, the largest
                                    weight gradient and the widest activation gradients, two of
@@ -168,6 +170,7 @@ def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
         forward.append(logits_ahead + ahead * head.parameters)
         backward = [each - head.saved_bytes for each in backward]
         backward.append(logits_back + ahead * head.parameters)
+        backward.append(_head_gradient(blocks, plan, head))
     if first:
         table = embedding.weight_gradient_bytes + behind * embedding.parameters
         backward.append(table + hop - in_layers)
@@ -311,3 +314,14 @@ def _logits(blocks: Blocks, head: BlockCost, tp: int) -> tuple[float, float]:
     # tp writes the gradient over what is kept, and copies it into the format of the logits
     gradient = (size if size < wide else 0) if tp > 1 else 2 * wide
     return logits * (size + copied), logits * gradient
+
+
+def _head_gradient(blocks: Blocks, plan: Plan, head: BlockCost) -> float:
+    """What the gradient of the head's matrix takes besides what the head keeps: while it is made,
+    and, the logits' own gone, while it is added to the unit's."""
+    ahead, behind = _unit(blocks, plan)
+    wide, size = max(blocks.element_bytes, FP32_BYTES), blocks.element_bytes
+    logits = head.widest_bytes / wide
+    made = ahead * head.parameters - logits * (wide - size)
+    added = behind * head.parameters - logits * wide
+    return head.weight_gradient_bytes + max(made, added)

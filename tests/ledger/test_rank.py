@@ -61,6 +61,11 @@ def wide_gpt2() -> ModelSpec:
     )
 
 
+def large_head() -> ModelSpec:
+    """Its gradient outweighs the logits of a microbatch."""
+    return llama_like(hidden=512, head_dim=64, ffn=512, vocab=9001, max_positions=256)
+
+
 def wide_neox() -> ModelSpec:
     """Attention and MLP side by side: one gradient of both outputs."""
     spec = wide_llama()
@@ -114,6 +119,8 @@ MORE: list[Case] = [
     (wide_gpt2, "dp=4 tp=2 pp=2 micro_batch=2 zero=2", 64, "bf16", (1, 14)),
     (wide_t5, "dp=4 micro_batch=4 zero=1 recompute=full", 64, "fp32", (3,)),
     (wide_t5, "dp=4 tp=4 micro_batch=2", 64, "bf16", (9,)),
+    (large_head, "dp=4 pp=2 micro_batch=1 zero=2", 16, "fp32", (0, 7)),
+    (large_head, "dp=4 pp=2 micro_batch=1 zero=3", 16, "bf16", (7,)),
     (wide_llama, "dp=2 tp=2 pp=4 vpp=2 micro_batch=2 zero=1 schedule=zbv", 32, "bf16", (0, 8, 15)),
     (
         wide_llama,

@@ -29,6 +29,14 @@ def test_a_spoiled_line_is_named(tmp_path: Path, line: bytes) -> None:
         history.read(path)
 
 
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / history.NAME).mkdir()
+    with pytest.raises(
+        InputError, match=r"history\.jsonl: step 0 cannot be written: .*; make room"
+    ):
+        history.append(tmp_path / history.NAME, RECORDS[0])
+
+
 def test_a_writer_that_dies_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / history.NAME
     history.write(path, RECORDS)
