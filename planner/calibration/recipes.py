@@ -25,7 +25,7 @@ from planner.spec.runs.case import Case, make_cases
 from planner.spec.runs.run import read_runs
 from planner.spec.runs.where import compile_where
 
-DATE = "2026-11-24"
+DATE = "2026-11-30"
 """When the runs and the recipes were last changed."""
 
 DIGITS = 3
