@@ -120,6 +120,9 @@ files with 14 runs, MLPerf's and MI300X, were found after all of that and blind 
 The closed form hid the reduction of gradients behind one microbatch where a rank holds chunks;
 runs in chunks are replayed since, as `estimate` does (MLPerf 16.7 to 9.0 %, MegaScale's baseline
 9.9 to 13.1: the constants are fitted with the closed form).
+Last, what tensor parallelism hides in the backward of Megatron-LM and nanotron, found on the runs
+of Ultra-Scale above; these rows were not looked at for it: InternEvo 10.3 to 7.1 % (in band 52
+to 85 %), MegaScale's baseline 13.1 to 11.1, Gaudi 2 16.8 to 13.7.
 
 What is left: too fast where Megatron-Bridge's recipes keep activations in the hosts' memory (full
 sharding on GB200, 13 to 24 %: 20 to 92 layers, scripts/performance/configs/llama), which no
