@@ -74,6 +74,7 @@ PRIORS: Priors = {
     "fabric_efficiency": Prior(0.9, 0.1, 1.3, 0.5),
     "fabric_latency_seconds": Prior(5e-6, 1e-6, 5e-5, 0.7),
     "network_efficiency": Prior(0.8, 0.05, 1.2, 0.5),
+    "network_latency_seconds": Prior(1e-5, 1e-6, 1e-3, 0.7),
     "layer_host_seconds": Prior(1.5e-3, 1e-5, 2e-2, 1.5),
     "step_seconds": Prior(5e-2, 1e-4, 10.0, 1.5),
     "loss_passes": Prior(6.0, 2.0, 40.0, 0.7),
@@ -93,6 +94,7 @@ TIME: tuple[ConstantName, ...] = (
     "fabric_efficiency",
     "fabric_latency_seconds",
     "network_efficiency",
+    "network_latency_seconds",
     "layer_host_seconds",
     "step_seconds",
 )

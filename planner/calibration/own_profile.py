@@ -7,7 +7,7 @@
         memory's bandwidth. What the samples do not know better than the priors is left out, and the
         rest fitted again.
     fabric_efficiency, fabric_latency_seconds      least squares of log seconds over the collectives
-    network_efficiency                             inside a node, and over those that leave it
+    network_efficiency, network_latency_seconds    inside a node, and over those that leave it
     overlap_slowdown     median over the largest hidden collectives (OverlapSample.slowdown)
     loss_passes, layer_host_seconds     of `native` only: the profiler runs the loss and the layers
         of this project's own executor; other software launches others
@@ -210,7 +210,10 @@ def _links(
     beyond = [s for s in samples if s not in inside]
     made = _fit_links(("fabric_efficiency", "fabric_latency_seconds"), inside, cluster, runtime, {})
     known = {str(name): constant.value for name, constant in made.items()}
-    return {**made, **_fit_links(("network_efficiency",), beyond, cluster, runtime, known)}
+    across = _fit_links(
+        ("network_efficiency", "network_latency_seconds"), beyond, cluster, runtime, known
+    )
+    return {**made, **across}
 
 
 def _cluster(

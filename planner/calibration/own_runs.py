@@ -267,6 +267,7 @@ def _catalog_numbers(cluster: ClusterSpec, runtime: Runtime) -> dict[str, float]
     found |= {str(name): getattr(runtime, name) for name in OF_RUNTIME}
     found |= {"fabric_efficiency": 1.0, "network_efficiency": 1.0}
     found["fabric_latency_seconds"] = cluster.tiers[0].latency_seconds
+    found["network_latency_seconds"] = cluster.tiers[-1].latency_seconds
     return {name: value for name, value in found.items() if value}
 
 

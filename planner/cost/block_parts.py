@@ -1,11 +1,12 @@
 """Parts of a block: what of the graph of an embedding, a layer or the head its cost is made of.
 
-Operators and collectives in their order; those that recomputation runs again, and the bytes kept
-in each of its modes (planner.graph.recompute); what a split backward puts aside
-(planner.cost.deferred); the widest activation gradient of its backward; parameters, those that
-every tp rank holds alike and those of experts apart.
+Operators and collectives in their order; the products that tensor parallelism lets in; those that
+recomputation runs again, and the bytes kept in each of its modes (planner.graph.recompute); what a
+split backward puts aside (planner.cost.deferred); the widest activation gradient of its backward;
+parameters, those that every tp rank holds alike and those of experts apart.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 
@@ -31,6 +32,7 @@ class Parts:
 
     operators: tuple[Operator, ...]
     collectives: tuple[Collective, ...]
+    entered: tuple[Operator, ...]
     again: tuple[Node, ...]
     again_selective: tuple[Node, ...]
     saved: tuple[int, int, int]
@@ -67,6 +69,7 @@ class Parts:
         return cls(
             operators=operators,
             collectives=collectives,
+            entered=tuple(_entered(graph, operators)),
             again=tuple(recompute.run_again(graph, "full", stops_early)),
             again_selective=tuple(recompute.run_again(graph, "selective", stops_early, rule)),
             saved=(none, selective, full),
@@ -94,6 +97,20 @@ class Parts:
     def ungathered_bytes(self, tp: int) -> float:
         """Bytes less where only a rank's own part of what tp gathers is kept."""
         return self.gathered_bytes * (1 - 1 / tp)
+
+
+def _entered(graph: nx.DiGraph, operators: Iterable[Operator]) -> Iterator[Operator]:
+    """Matrix products whose input every rank of tp has whole, gathered where it was divided."""
+    for operator in operators:
+        before = [node for node in graph.predecessors(operator) if isinstance(node, Collective)]
+        if operator.kind == "linear" and any(_enters(node) for node in before):
+            yield operator
+
+
+def _enters(node: Collective) -> bool:
+    """Whether it stands before a block (planner.graph.exchange)."""
+    reduces = node.op in ("reduce_scatter", "all_reduce")
+    return node.axis == "tp" and node.phase == "backward" and reduces
 
 
 def is_routed(operator: Operator) -> bool:

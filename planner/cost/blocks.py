@@ -248,7 +248,9 @@ class Blocks:
         back_cores = timed.compute(cores, "backward", {}) * back
         ahead_sent, back_sent = self._sent(parts, layer)
         forward, forward_tp = self._passed(forward, ahead_cores, ahead_sent, sent)
-        backward, backward_tp = self._passed(backward, back_cores, back_sent, sent)
+        inputs, weights = timed.gradients(parts.entered)
+        beside = inputs * back, weights * back
+        backward, backward_tp = self._passed(backward, back_cores, back_sent, sent, beside)
         again = again_tp = selective_tp = 0.0
         selective = timed.forward(parts.again_selective) * ahead
         if layer:
@@ -317,11 +319,17 @@ class Blocks:
         return host.ahead(compute, exchange, copies, moved, sent), exchange
 
     def _passed(
-        self, compute: float, attention: float, nodes: Sequence[Collective], sent: Exchange
+        self,
+        compute: float,
+        attention: float,
+        nodes: Sequence[Collective],
+        sent: Exchange,
+        beside: tuple[float, float] = (0.0, 0.0),
     ) -> tuple[float, float]:
         """Compute and exposed exchange of one pass over a block (planner.cost.overlap).
 
         What is hidden slows the compute. attention: seconds of the cores, a part of compute.
+        beside: seconds of the gradients, of inputs and of weights, of the products that tp enters.
         """
         tp, cp = sent.division.tp, sent.division.cp
         hidden = 0.0
@@ -331,6 +339,8 @@ class Blocks:
         if self.overlaps_tp and tp > 1:
             over_tp = sent.over([node for node in nodes if node.axis == "tp"])
             hidden += over_tp - overlap.exposed(over_tp, compute - hidden, 1.0 * tp)
+        elif self.runtime.overlaps_tp_backward and tp > 1:
+            hidden += _beside_gradients(nodes, sent, *beside)
         left = sent.over(nodes) - hidden
         return compute + self.runtime.overlap_slowdown * hidden, left
 
@@ -359,7 +369,10 @@ class Blocks:
         """What the collectives of a block take under a division."""
         once = self.runtime.sends_tokens_once
         per_node = self.cluster.devices_per_node if once else None
-        return Exchange(self.collective, self.lines, division, per_node)
+        inner = self.cluster.tiers[0]
+        near = (inner.devices, inner.latency_seconds)
+        apart = self.cluster.backend == "nccl" and len(self.cluster.tiers) > 1
+        return Exchange(self.collective, self.lines, division, per_node, near if apart else None)
 
     def exchange_seconds(self, node: Collective, division: Division) -> float:
         """Seconds of one collective of a block."""
@@ -374,6 +387,22 @@ class Blocks:
             return seconds
         busy = self.collectives.measured_busy(op, ranks, groups)
         return seconds * self.alone(busy)
+
+
+def _beside_gradients(
+    nodes: Sequence[Collective], sent: Exchange, inputs: float, weights: float
+) -> float:
+    """Seconds of a backward's exchanges of tp that pass beside the products that tp enters.
+
+    While the gradient of the input is made the input is gathered again, while that of the weights
+    is made that of the input is reduced; over all such products of the block.
+    """
+    own = [node for node in nodes if node.axis == "tp"]
+    again = sent.over([node for node in own if node.phase == "forward"])
+    reducing = ("reduce_scatter", "all_reduce")
+    reduced = sent.over([n for n in own if n.phase == "backward" and n.op in reducing])
+    hidden: float = np.minimum(again, inputs) + np.minimum(reduced, weights)
+    return hidden
 
 
 def _kinds_before(order: Sequence[tuple[int, int]], kinds: Sequence[LayerKind]) -> Ints:

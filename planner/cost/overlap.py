@@ -17,7 +17,8 @@ gradients, which go round once more, come home alone:
 (Liu et al. 2023). All of it assumes equal pieces and links that nobody else uses meanwhile.
 
 A host that launches the kernels of a layer in `host` seconds and a device that takes `device`,
-both of which wait `latency` for messages (no more than the device takes):
+both of which wait `latency` for messages (no more than the device takes; planner.cost.exchange says
+for which):
 
     both = latency + ((device - latency)**4 + host**4)**(1/4)
 

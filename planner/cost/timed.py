@@ -47,6 +47,11 @@ class Timed:
         """Seconds of the operators among nodes."""
         return self.compute([node for node in nodes if isinstance(node, Operator)], "forward")
 
+    def gradients(self, operators: Sequence[Operator]) -> tuple[float, float]:
+        """Seconds of the gradients of inputs and of weights."""
+        whole, share = self.compute(operators, "backward"), self.weight_share(operators)
+        return whole * (1 - share), whole * share
+
     def weight_share(self, operators: Sequence[Operator]) -> float:
         """The part of a backward's compute that is gradients of weights.
 

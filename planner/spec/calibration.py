@@ -33,6 +33,7 @@ ConstantName = Literal[
     "fabric_efficiency",
     "fabric_latency_seconds",
     "network_efficiency",
+    "network_latency_seconds",
     "layer_host_seconds",
     "step_seconds",
     "loss_passes",
@@ -52,6 +53,7 @@ MEANINGS: dict[ConstantName, tuple[str, str]] = {
     "fabric_efficiency": ("", "bandwidth inside a node over the catalog's"),
     "fabric_latency_seconds": ("s", "latency of one message inside a node"),
     "network_efficiency": ("", "bandwidth between nodes over the catalog's"),
+    "network_latency_seconds": ("s", "latency of one message between nodes"),
     "layer_host_seconds": ("s", "host floor of one layer, forward and backward"),
     "step_seconds": ("s", "fixed time of a step"),
     "loss_passes": ("", "passes over fp32 logits in the loss, forward and backward"),
@@ -86,6 +88,7 @@ LINKS: dict[ConstantName, str] = {
     "fabric_efficiency": "fabric.bandwidth_bytes_per_second",
     "fabric_latency_seconds": "fabric.latency_seconds",
     "network_efficiency": "network.bandwidth_bytes_per_second",
+    "network_latency_seconds": "network.latency_seconds",
 }
 """Under which key a cluster says where the number comes from."""
 
@@ -269,12 +272,9 @@ def calibrated(
     device = {name: values[name] for name in OF_ACCELERATOR if name in values}
     tiers = []
     for index, tier in enumerate(cluster.tiers):
-        share = values.get("network_efficiency" if index else "fabric_efficiency", 1.0)
-        latency = (
-            tier.latency_seconds
-            if index
-            else values.get("fabric_latency_seconds", tier.latency_seconds)
-        )
+        link = "network" if index else "fabric"
+        share = values.get(f"{link}_efficiency", 1.0)
+        latency = values.get(f"{link}_latency_seconds", tier.latency_seconds)
         tiers.append(
             tier.model_copy(
                 update={

@@ -64,6 +64,8 @@ class Runtime(Document):
     stage_split: how it cuts the layers when nobody says (planner.cost.stage_split).
     overlaps_tp: tensor-parallel collectives run in pieces beside the products they feed (but those
     in fp4).
+    overlaps_tp_backward: where a product's input is whole on every rank of tp, it is gathered again
+    beside the product that makes its gradient, and that is reduced beside the weights' product.
     overlaps_p2p: between chunks (vpp) transfers pass while other chunks compute.
     prefetches_parameters: ZeRO 3 gathers the next layer while this one computes.
     overlap_slowdown: how much longer compute takes while communication runs beside it.
@@ -122,6 +124,7 @@ class Runtime(Document):
     axis_order: tuple[Axis, ...] = AXES
     stage_split: Literal["even", "cost"] = "even"
     overlaps_tp: bool = False
+    overlaps_tp_backward: bool = False
     overlaps_p2p: bool = False
     prefetches_parameters: bool = False
     overlap_slowdown: float = pydantic.Field(default=0.0, ge=0, le=1)

@@ -26,10 +26,11 @@ import numpy as np
 from planner.calibration import fitting
 from planner.calibration.case_tables import CaseTables, problem
 from planner.calibration.differences import known_calibrations, spreads_between
-from planner.calibration.fitting import Floats
+from planner.calibration.fitting import Fit, Floats, Values
 from planner.calibration.holdout import band, coverage, held_out, spread
 from planner.calibration.own_runs import own_time
 from planner.calibration.predicted_runs import RunPrediction
+from planner.calibration.recipes import RECIPES
 from planner.calibration.strangers import strangers
 from planner.spec import catalog
 from planner.spec.calibration import Calibration, Constant
@@ -137,8 +138,13 @@ def judge_memory(file: str, failures: str, by: tuple[str, ...]) -> tuple[Row, tu
     cases = [case for case in cases_of((file,)) if case.peak_bytes]
     groups = [tuple(getattr(case.run, column) for column in by) for case in cases]
     tables = CaseTables(cases)
-    full = fitting.fit_memory(tables).values
-    held = held_out(tables, groups, fitting.fit_memory, full).peak_bytes
+    names = next(recipe.memory for recipe in RECIPES if file in recipe.groups)
+
+    def fit(some: CaseTables, start: Values | None) -> Fit:
+        return fitting.fit_memory(some, start, names)
+
+    full = fit(tables, None).values
+    held = held_out(tables, groups, fit, full).peak_bytes
     failed = cases_of((failures,)) if failures else []
     both = [*cases, *failed]
     peaks = np.concatenate([held, CaseTables(failed).predict(full)[1]]) if failed else held

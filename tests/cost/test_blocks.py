@@ -85,6 +85,46 @@ def test_hidden_and_exposed_exchange_are_all_of_it(runtime: Runtime, tp: int) ->
 
 
 @DRAWN
+@given(runtimes(layer_host_seconds=0.0), st.sampled_from([2, 4, 8]), st.sampled_from([1, 64]))
+def test_a_backward_hides_exchange_behind_the_gradients_of_what_tp_enters(
+    runtime: Runtime, tp: int, batch: int
+) -> None:
+    """Never more than either, and nothing of a forward."""
+    blocks = asked(wide(), gpu_cluster(nodes=8), runtime)
+    apart, beside = (
+        layer(
+            with_traits(blocks, overlaps_tp=False, overlaps_tp_backward=on, overlap_slowdown=0.0),
+            tp=tp,
+            micro_batch=batch,
+        )
+        for on in (False, True)
+    )
+    hidden = apart.backward_tp - beside.backward_tp
+    assert 0 < hidden <= min(apart.backward_tp, apart.backward) * SLACK
+    assert beside.backward == pytest.approx(apart.backward, rel=1e-12)
+    assert (beside.forward, beside.forward_tp) == (apart.forward, apart.forward_tp)
+
+
+def test_a_host_does_not_wait_for_the_network() -> None:
+    """What leaves the node takes the device longer, not a host that is slower than the device."""
+    runtime, cluster = plain_runtime(layer_host_seconds=10.0), gpu_cluster(nodes=8)
+    inside, network = cluster.tiers
+    near, far = (
+        layer(
+            asked(
+                wide(),
+                cluster.replace(tiers=(inside, network.replace(latency_seconds=seconds))),
+                runtime,
+            ),
+            tp=16,
+        )
+        for seconds in (1e-5, 1e-3)
+    )
+    assert far.backward_tp > near.backward_tp
+    assert sum(whole(far).values()) == pytest.approx(sum(whole(near).values()), rel=1e-6)
+
+
+@DRAWN
 @given(runtimes(), st.sampled_from([1, 2, 4]), st.floats(1e-6, 1e-1))
 def test_a_layer_takes_at_least_what_its_host_needs(runtime: Runtime, tp: int, host: float) -> None:
     """And no more than both together: the corner between them is round."""
