@@ -1,9 +1,9 @@
 """Parts of a block: what of the graph of an embedding, a layer or the head its cost is made of.
 
 Operators and collectives in their order; the products that tensor parallelism lets in; those that
-recomputation runs again, and the bytes kept in each of its modes (planner.graph.recompute); the
-widest activation gradient of its backward; parameters, those that every tp rank holds alike and
-those of experts apart.
+recomputation runs again, and the bytes kept in each of its modes (planner.graph.recompute); what a
+split backward puts aside (planner.cost.deferred); the widest activation gradient of its backward;
+parameters, those that every tp rank holds alike and those of experts apart.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,6 +14,7 @@ import networkx as nx
 import numpy as np
 
 from planner.cost.column import larger
+from planner.cost.deferred import Aside
 from planner.graph import elements, recompute, transformer
 from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Block, Collective, LayerKind, Node, Operator
@@ -35,6 +36,7 @@ class Parts:
     again: tuple[Node, ...]
     again_selective: tuple[Node, ...]
     saved: tuple[int, int, int]
+    aside_bytes: int
     gathered_bytes: int
     widest_bytes: int
     weight_gradient_bytes: int
@@ -71,6 +73,7 @@ class Parts:
             again=tuple(recompute.run_again(graph, "full", stops_early)),
             again_selective=tuple(recompute.run_again(graph, "selective", stops_early, rule)),
             saved=(none, selective, full),
+            aside_bytes=Aside.of(graph, size).held,
             gathered_bytes=sum(gathered),
             widest_bytes=reduce(larger, (widest_bytes(op, size) for op in operators), 0),
             weight_gradient_bytes=reduce(larger, (op.parameters for op in operators), 0) * size,

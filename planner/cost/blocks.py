@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from planner.cost import overlap
 from planner.cost.block_parts import BlockGraphs, Parts, is_routed
 from planner.cost.collectives import CollectiveTimes, Floats
-from planner.cost.column import MixedError, smaller
+from planner.cost.column import MixedError, larger, smaller
 from planner.cost.divisions import Division, Divisions, Register
 from planner.cost.exchange import Exchange
 from planner.cost.host import Host
@@ -56,7 +56,8 @@ class BlockCost:
     backward_weight: what of the backward's compute makes gradients of weights.
     *_tp: tensor-parallel collectives, exposed. again, again_selective: what full and selective
     recomputation run a second time. checkpoint_bytes, selective_bytes: what they keep instead of
-    saved_bytes. widest_bytes: the largest activation gradient that the backward makes;
+    saved_bytes; *_left_bytes: how much more than that a split backward leaves of each between its
+    halves. widest_bytes: the largest activation gradient that the backward makes;
     weight_gradient_bytes: the largest weight gradient before it is added to its buffer. births:
     seconds of forward and backward compute by kind of number.
     """
@@ -73,6 +74,8 @@ class BlockCost:
     saved_bytes: float
     selective_bytes: float
     checkpoint_bytes: float
+    selective_left_bytes: float
+    checkpoint_left_bytes: float
     widest_bytes: float
     weight_gradient_bytes: float
     parameters: int
@@ -272,6 +275,8 @@ class Blocks:
             saved_bytes=saved,
             selective_bytes=kept_selective,
             checkpoint_bytes=parts.saved[2],
+            selective_left_bytes=larger(parts.aside_bytes - kept_selective, 0),
+            checkpoint_left_bytes=larger(parts.aside_bytes - parts.saved[2], 0),
             widest_bytes=parts.widest_bytes,
             weight_gradient_bytes=parts.weight_gradient_bytes,
             parameters=parts.parameters,

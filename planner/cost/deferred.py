@@ -7,6 +7,7 @@ and MLP side by side). Of products (m, k) x (k, n), e bytes an element, one bloc
 
     sum over x of m k e  +  sum over dy of m n e
 
+A layer that recomputes has its checkpoint until I, and from I to W all this instead.
 Left out: gradients that I makes of what is no matrix, and that wait for W with ZeRO 2 and 3.
 """
 
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 
+from planner.cost.column import larger
 from planner.graph import transformer
 from planner.graph.operator import Operator
 
@@ -28,7 +30,7 @@ class Aside:
 
     @classmethod
     def of(cls, graph: nx.DiGraph, size: int) -> "Aside":
-        """From a block's graph. size: bytes of an element."""
+        """From a block's graph, also of a column of views. size: bytes of an element."""
         inputs: dict[object, int] = {}
         gradients: dict[object, int] = {}
         largest = 0
@@ -40,6 +42,6 @@ class Aside:
             after = frozenset(graph.successors(op))
             added = all(isinstance(n, Operator) and n.kind == "residual" for n in after)
             gradients[after if after and added else op] = dims["m"] * dims["n"]
-            largest = max(largest, dims["k"] * dims["n"])
+            largest = larger(largest, dims["k"] * dims["n"])
         held = sum(inputs.values()) + sum(gradients.values())
         return cls(held * size, largest * size)

@@ -11,6 +11,9 @@ in flight, n layers of which r recompute:
     optimizer    P * (8 + 4 [master]) / d   (/ d from ZeRO 1 on; 16 for fp64; parameter servers:
                                             P / d and the largest parameter instead of P)
     activations  k * (n - r) * saved + k * r * kept     kept: what recomputation leaves
+                 + h * r * max(0, aside - kept)         of h microbatches between the halves of a
+                                            split backward: what I puts aside for W
+                                            (planner.cost.deferred) in place of it
                  + [r > 0] saved            what of the layer being recomputed is made again
                  + [first] k * tokens + [last] k * head
     logits       2 * rows * vocab / tp      gradient and probabilities beside the saved ones, or
@@ -34,7 +37,7 @@ from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
-from planner.cost.pipeline import ends_in_flight, in_flight
+from planner.cost.pipeline import ends_in_flight, halfway, in_flight
 from planner.cost.stages import Held, gradient_bytes, stage_parameters
 from planner.graph.elements import FP32_BYTES
 from planner.graph.operator import Block
@@ -47,6 +50,11 @@ KEPT: dict[Recompute, str | None] = {"selective": "selective_bytes", "full": "ch
 """The field of a block that says what a recompute mode keeps."""
 SAVED: dict[Recompute, str | None] = {"selective": "saved_bytes", "full": "saved_bytes"}
 """What it keeps otherwise."""
+LEFT: dict[Recompute, str | None] = {
+    "selective": "selective_left_bytes",
+    "full": "checkpoint_left_bytes",
+}
+"""What a split backward leaves more than that between its halves."""
 
 
 Columns = NDArray[np.bool_]
@@ -115,7 +123,7 @@ def state_bytes(tables: BlockTables) -> Floats:
 def least_passing_bytes(tables: BlockTables) -> Floats:
     """What it holds at least for its microbatches, however its states are kept, [N, S]: where no
     layer recomputes, as the tables say, or all do as strongly as the runtime can."""
-    always, layers, ends = passing_parts(tables)
+    always, layers, ends, _ = passing_parts(tables)
     candidates, mode = tables.candidates, tables.blocks.runtime.recompute[-1]
     shape = candidates.schedule, candidates.pp, candidates.microbatches, candidates.vpp
     ranks = candidates.ranks_of_columns
@@ -188,6 +196,7 @@ def _passing(tables: BlockTables) -> _Passing:
     held, ends = in_flight(*shape)[:, ranks], _ends(tables)
     layers, again = _per_microbatch(tables)
     kept = held * layers + ends_in_flight(*shape)[:, ranks] * ends
+    kept = kept + halfway(*shape)[:, ranks] * left_bytes(tables)
     if candidates.chunks is not None:
         kept = _of_chunks(blocks, candidates.chunks)
     buffers = _gradients(tables)
@@ -196,19 +205,20 @@ def _passing(tables: BlockTables) -> _Passing:
     return _Passing(kept, again, _logits(tables), buffers, layers + ends)
 
 
-def passing_parts(tables: BlockTables) -> tuple[Floats, Floats, Floats]:
-    """Of what is held for microbatches the part that is always there, that of each in flight and
-    that of each whose embedding or head is held, [N, S]; chunks of a rank hold equal numbers of
-    layers."""
+def passing_parts(tables: BlockTables) -> tuple[Floats, Floats, Floats, Floats]:
+    """Of what is held for microbatches the part that is always there, that of each in flight, that
+    of each whose embedding or head is held, and that of each between its I and W, [N, S]; chunks
+    of a rank hold equal numbers of layers."""
     layers, again = _per_microbatch(tables)
     if tables.candidates.pp > 1:
         layers = layers + 2 * _transfers(tables)
-    return _gradients(tables) + _logits(tables) + again, layers, _ends(tables)
+    always = _gradients(tables) + _logits(tables) + again
+    return always, layers, _ends(tables), left_bytes(tables)
 
 
 def passing_line(tables: BlockTables) -> tuple[Floats, Floats]:
     """The same of gpipe and 1f1b without chunks, where ends are held as long as layers."""
-    always, layers, ends = passing_parts(tables)
+    always, layers, ends, _ = passing_parts(tables)
     return always, layers + ends
 
 
@@ -227,11 +237,17 @@ def kept_bytes(tables: BlockTables) -> Floats:
     return _per_microbatch(tables)[0] + _ends(tables)
 
 
+def left_bytes(tables: BlockTables) -> Floats:
+    """What one microbatch keeps more between the halves of a split backward, [N, S]."""
+    return tables.over_recomputed(LEFT)
+
+
 def _of_chunks(blocks: Blocks, chunks: Candidates) -> Floats:
     """What the chunks of a plan keep when a rank keeps most, [1, pp]: they may be uneven."""
     name = ONE_CHUNK.get(chunks.schedule, chunks.schedule)
     made = orders(name, chunks.pp, int(chunks.microbatches[0]), chunks.vpp)
-    return alive.most(made, kept_bytes(BlockTables(blocks, chunks))[0])[None]
+    tables = BlockTables(blocks, chunks)
+    return alive.most(made, kept_bytes(tables)[0], left_bytes(tables)[0])[None]
 
 
 def _per_microbatch(tables: BlockTables) -> tuple[Floats, Floats]:

@@ -226,6 +226,14 @@ def ends_in_flight(schedule: str, stages: int, microbatches: Ints, chunks: int =
     return ahead
 
 
+def halfway(schedule: str, stages: int, microbatches: Ints, chunks: int = 1) -> Floats:
+    """The most microbatches of each rank between the two halves of their backward, [N, stages];
+    none where it is not split."""
+    if schedule not in SPLIT:
+        return np.zeros((len(microbatches), stages))
+    return _counted(alive.halfway, schedule, stages, microbatches, chunks) / chunks
+
+
 def _by_formula(schedule: str, stages: int, microbatches: Ints) -> str:
     """The interleaved schedule need not be counted where its rounds are whole."""
     whole = schedule == "interleaved" and not (microbatches % stages).any()

@@ -33,7 +33,7 @@ from planner.cost.distinct import distinct_rows
 from planner.cost.estimate import EXACT, estimate, wait_share
 from planner.cost.grids import KEEPING, PASSING, Grid, sums_over
 from planner.cost.memory import passing_parts, peak_bytes, state_bytes
-from planner.cost.pipeline import Unchunked, ends_in_flight, in_flight, order_seconds
+from planner.cost.pipeline import Unchunked, ends_in_flight, halfway, in_flight, order_seconds
 from planner.cost.stages import (
     Bare,
     Held,
@@ -222,13 +222,14 @@ class _Survey:
         passing, keeping = self.passing.index[own], self.keeping.index[own]
         runs = np.zeros(len(self.passing.rows), dtype=np.bool_)
         runs[passing] = True
-        always, layers, ends = (each[runs] for each in self._parts)
+        always, layers, ends, left = (each[runs] for each in self._parts)
         shape = schedule, self.rows.pp, self.passing.rows.microbatches[runs], chunks
         held, held_ends = in_flight(*shape), ends_in_flight(*shape)
         if schedule in FALLING:
             most = held[:, self.first] * layers + held_ends[:, self.first] * ends
         else:
             each = held * layers[:, self.alike] + held_ends * ends[:, self.alike]
+            each += halfway(*shape) * left[:, self.alike]
             columns = (each[:, self.alike == column] for column in range(len(self.first)))
             most = np.stack([column.max(axis=1) for column in columns], axis=1)
         places = (np.cumsum(runs) - 1)[passing]
@@ -236,7 +237,7 @@ class _Survey:
         return peak_bytes(self.blocks, whole)
 
     @cached_property
-    def _parts(self) -> tuple[Floats, Floats, Floats]:
+    def _parts(self) -> tuple[Floats, Floats, Floats, Floats]:
         return passing_parts(self._passed)
 
     @cached_property

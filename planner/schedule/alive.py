@@ -2,7 +2,8 @@
 
 A forward adds one on its stage. A whole backward frees it; where the backward is split, the weight
 gradient does, which needs the inputs of the matrix products. What the input gradient alone could
-free earlier (attention, norms) is left out, so the count is an upper bound in bytes.
+free earlier (attention, norms) is left out, so the count is an upper bound in bytes. Where a layer
+recomputes, the input gradient adds: it leaves operands of products in place of a checkpoint.
 """
 
 import numpy as np
@@ -10,10 +11,13 @@ from numpy.typing import NDArray
 
 from planner.schedule.orders import Orders
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 ADDED = np.array([1, -1, 0, -1], dtype=np.int64)
 """What an action of each compute kind adds to the chunk-microbatches held."""
+HALFWAY = np.array([0, 0, 1, -1], dtype=np.int64)
+"""What it adds to those between the two halves of their backward."""
 
 
 def held(made: Orders) -> Ints:
@@ -38,9 +42,24 @@ def stages_in_flight(made: Orders) -> Ints:
     return result
 
 
-def most(made: Orders, each: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The most that a rank holds, [ranks], where a microbatch holds each[s] in stage s."""
-    running = np.cumsum(ADDED[made.kind] * each[made.stage])
+def halfway(made: Orders) -> Ints:
+    """The most chunk-microbatches of each rank that are between their I and W, [ranks]."""
+    running = np.cumsum(HALFWAY[made.kind])
+    result: Ints = np.maximum.reduceat(running, made.starts[:-1])
+    return result
+
+
+def changes(kind: NDArray[np.int8], each: Floats, left: Floats) -> Floats:
+    """Bytes that every action adds, [n], where its microbatch holds each[a] from its forward on and
+    left[a] more between its I and W."""
+    result: Floats = np.choose(kind, (each, -each, left, -each - left))
+    return result
+
+
+def most(made: Orders, each: Floats, left: Floats) -> Floats:
+    """The most that a rank holds, [ranks], where a microbatch holds each[s] in stage s and left[s]
+    more between its I and W."""
+    running = np.cumsum(changes(made.kind, each[made.stage], left[made.stage]))
     ends = np.append(0.0, running)[made.starts[:-1]]
-    result: NDArray[np.float64] = np.maximum.reduceat(running, made.starts[:-1]) - ends
+    result: Floats = np.maximum.reduceat(running, made.starts[:-1]) - ends
     return result

@@ -2,10 +2,12 @@
 
     held = weights + gradients + optimiser        always
          + sum over its stages of microbatches alive * what one of them keeps
+         + those between I and W * what recomputing layers then hold more
          + an instant's buffers                   while a backward runs
 
 A forward adds what its stage keeps; a whole backward frees it, and where the backward is split the
-weight gradient does, because it needs the inputs of the matrix products. An instant's buffers
+weight gradient does, because it needs the inputs of the matrix products, which a layer that
+recomputes has not kept: its input gradient leaves them. An instant's buffers
 (logits' gradients, the layer made again, gathered layers, messages) are the bound's own
 (planner.cost.memory), so the peak never exceeds it. Left out: what an input gradient could free
 early, and the allocator.
@@ -19,19 +21,22 @@ from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.estimate import Estimates
-from planner.cost.memory import kept_bytes
-from planner.schedule.action import BACKWARD, FORWARD, WEIGHT_GRADIENT
+from planner.cost.memory import kept_bytes, left_bytes
+from planner.schedule import alive
+from planner.schedule.action import FORWARD
 from planner.simulator.replay import Replay
 from planner.simulator.stage_seconds import Floats
 
 
 @dataclass(frozen=True, slots=True)
 class StageBytes:
-    """always, instant: [ranks]; each: [S], what a microbatch keeps in a stage."""
+    """always, instant: [ranks]; each: [S], what a microbatch keeps in a stage; left: [S], what more
+    between the halves of a split backward."""
 
     always: Floats
     instant: Floats
     each: Floats
+    left: Floats
 
     @classmethod
     def of(
@@ -41,8 +46,8 @@ class StageBytes:
         memory = estimates.memory
         one = candidates.take(np.array([row])).by_chunk()
         always = memory.weights[row] + memory.gradients[row] + memory.optimizer[row]
-        each = kept_bytes(BlockTables(blocks, one))[0]
-        return cls(always, memory.instant[row], each)
+        tables = BlockTables(blocks, one)
+        return cls(always, memory.instant[row], kept_bytes(tables)[0], left_bytes(tables)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +76,10 @@ def curves(played: Replay, sizes: StageBytes) -> list[Curve]:
 def _curve(played: Replay, sizes: StageBytes, rank: int) -> Curve:
     made = played.script.orders
     own = slice(made.starts[rank], made.starts[rank + 1])
-    kind, each = made.kind[own], sizes.each[made.stage[own]]
-    frees = np.isin(kind, (BACKWARD, WEIGHT_GRADIENT))
-    alive = np.cumsum(np.where(kind == FORWARD, each, np.where(frees, -each, 0.0)))
-    before = np.append(0.0, alive[:-1])
+    kind, stage = made.kind[own], made.stage[own]
+    passing = np.cumsum(alive.changes(kind, sizes.each[stage], sizes.left[stage]))
+    before = np.append(0.0, passing[:-1])
     running = np.where(kind == FORWARD, 0.0, sizes.instant[rank])
     times = np.stack([played.starts[own], played.ends[own]], axis=1).reshape(-1)
-    held = np.stack([before + running, alive], axis=1).reshape(-1)
+    held = np.stack([before + running, passing], axis=1).reshape(-1)
     return Curve(np.append(0.0, times), sizes.always[rank] + np.append(0.0, held))

@@ -9,8 +9,12 @@ from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.memory import StageMemory, stage_memory
+from planner.cost.messages import predicted_ledger
 from planner.cost.pipeline import in_flight
 from planner.cost.stages import stage_parameters
+from planner.schedule.orders import SPLIT
+from planner.search import told_layout
+from planner.spec import catalog
 from planner.spec.workload import Workload
 from tests.cost.drawn import (
     SEQ,
@@ -280,3 +284,48 @@ def test_experts_are_divided_over_the_ranks_that_have_copies(tp: int, ep: int, c
     assert held.own[0, 0] == np.ceil(dense / 8) + np.ceil(experts / copies)
     memory = memory_of(blocks, replaced(table, zero=np.array([1])))
     assert memory.optimizer[0, 0] == 12 * held.own[0, 0]
+
+
+@st.composite
+def split_layouts(draw: st.DrawFn) -> str:
+    """Layouts of 16 layers whose backward is split, in every mode of recomputation."""
+    schedule = draw(st.sampled_from(sorted(SPLIT)))
+    pp, tp, dp = (draw(st.sampled_from(ways)) for ways in ([2, 4], [1, 2], [1, 2]))
+    vpp = {"zb-h1": 1, "interleaved-zb": draw(st.sampled_from([2, 4]))}.get(schedule, 2)
+    mode = draw(st.sampled_from(["none", "selective", "full"]))
+    some = [draw(st.integers(0, 16 // (pp * vpp))) for _ in range(pp * vpp)]
+    own = (
+        f" recomputed={','.join(map(str, some))}" if mode != "none" and draw(st.booleans()) else ""
+    )
+    degrees = f"dp={dp} tp={tp} pp={pp} vpp={vpp} micro_batch={draw(st.sampled_from([1, 2]))}"
+    zero = draw(st.integers(0, 3))
+    return f"{degrees} zero={zero} schedule={schedule} recompute={mode}{own}"
+
+
+@settings(DRAWN, max_examples=25)
+@given(split_layouts(), st.booleans())
+def test_split_backwards_keep_their_promise(layout: str, mixed: bool) -> None:
+    """What the actions of a rank hold moment by moment, as the ledger records it."""
+    kind = (with_experts(wide()) if mixed else wide()).layer
+    deep = wide().replace(stacks=(wide().main.replace(kinds=(kind,), order=(0,) * 16),))
+    blocks = asked(deep, gpu_cluster(nodes=8), catalog.find_runtime("native"), seq=2048)
+    plan = told_layout.plan_of_layout(blocks, layout)
+    assert plan.predicted is not None
+    firsts = {plan.layout.coordinates(rank)["pp"]: rank for rank in range(plan.layout.devices)}
+    for place, rank in firsts.items():
+        held = predicted_ledger(blocks, plan, rank).peak_bytes
+        assert held <= plan.predicted.stage_peak_bytes[place], f"rank {rank} of {layout}"
+
+
+def test_what_lies_between_two_halves_counts_where_layers_recompute() -> None:
+    """ZB-H1 on four ranks: rank i puts i + 1 weight gradients off. Nothing is left of 1F1B."""
+    blocks, two = asked(wide(), gpu_cluster(nodes=8), plain_runtime()), np.array([[2, 2, 2, 2]])
+    table = replaced(one_row(wide()), pp=4, counts=two, recomputed=two, microbatches=np.array([8]))
+    table = replaced(table, recompute="full", schedule="zb-h1")
+    tables = BlockTables(blocks, table)
+    left = 2 * tables.column(blocks.kinds[0], "checkpoint_left_bytes")[0]
+    assert left > 0
+    less = in_flight("zb-h1", 4, table.microbatches) - in_flight("1f1b", 4, table.microbatches)
+    split, whole = (memory_of(blocks, replaced(table, schedule=s)) for s in ("zb-h1", "1f1b"))
+    more = split.activations - whole.activations - less * split.per_microbatch
+    assert more[0] == pytest.approx(left * np.arange(1, 5))

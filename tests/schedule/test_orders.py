@@ -77,7 +77,9 @@ def test_gpipe_keeps_all_and_1f1b_few(ranks: int, m: int) -> None:
     assert alive.in_flight(orders.orders("gpipe", ranks, m)).tolist() == [m] * ranks
     few = [min(ranks - rank, m) for rank in range(ranks)]
     assert alive.in_flight(orders.orders("1f1b", ranks, m)).tolist() == few
-    assert alive.in_flight(orders.orders("zb-h1", ranks, ranks * m)).max() <= ranks
+    split = orders.orders("zb-h1", ranks, ranks * m)
+    assert alive.in_flight(split).max() <= ranks
+    assert alive.halfway(split).tolist() == [min(rank + 1, ranks * m) for rank in range(ranks)]
 
 
 def test_pairs_are_a_forward_and_the_backward_after_it() -> None:

@@ -1,5 +1,6 @@
 """Laws of memory over time: within the bound, back to the start, and what a schedule keeps."""
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_equal_chunks_hold_what_is_counted_from_the_orders(name: str, p: int, ro
     made = script(name, p, 2 * p * rounds, v)
     count = made.stages
     seconds = one_rank([0.0] * count, [2.0] * count, [1] * count, 0.0)
-    sizes = StageBytes(np.zeros(p), np.zeros(p), np.ones(count))
+    sizes = StageBytes(np.zeros(p), np.zeros(p), np.ones(count), np.zeros(count))
     peaks = [curve.peak_bytes for curve in curves(play(made, seconds), sizes)]
     assert peaks == alive.in_flight(made.orders).tolist()
 
@@ -64,7 +65,8 @@ def test_a_split_backward_keeps_its_inputs_until_the_weight_gradient() -> None:
     made = script("zb-h1", 2, 2)
     seconds = one_rank([0.0] * 2, [2.0] * 2, [1] * 2, 0.0)
     seconds.durations[2:] = 1.0
-    sizes = StageBytes(np.array([10.0, 20.0]), np.array([0.5, 0.5]), np.array([1.0, 1.0]))
+    ones = np.array([1.0, 1.0])
+    sizes = StageBytes(np.array([10.0, 20.0]), 0.5 * ones, ones, 0 * ones)
     second = curves(play(made, seconds), sizes)[1]
     order = made.orders.kind[made.orders.starts[1] :].tolist()
     assert order == [0, 2, 0, 2, 3, 3]
@@ -78,3 +80,6 @@ def test_a_split_backward_keeps_its_inputs_until_the_weight_gradient() -> None:
         *(21.5, 20.0),
     ]
     assert (second.peak_bytes, second.peak_at_seconds) == (22.5, second.at_seconds[7])
+    recomputes = curves(play(made, seconds), replace(sizes, left=3 * ones))[1]
+    more = second.held_bytes + np.array([0, 0, 0, 0, 3, 3, 3, 3, 6, 6, 3, 3, 0])
+    assert recomputes.held_bytes.tolist() == more.tolist()
