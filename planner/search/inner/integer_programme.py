@@ -48,7 +48,7 @@ run unless `time_limit_seconds` (wall time, as HiGHS counts) cuts it. Steps are 
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -66,7 +66,7 @@ TOLERANCE = 1e-6
 FULL = 1 - 1e-6
 """Of the limit, for what fills it. Measured: HiGHS' presolve called a stage that fills it to 1e-9
 infeasible; a thousand times its tolerance is clear of that."""
-SOLVER_OPTIONS = {
+SOLVER_OPTIONS: dict[str, Any] = {
     "random_seed": 0,
     "mip_feasibility_tolerance": 1e-9,
     "primal_feasibility_tolerance": 1e-9,
@@ -76,8 +76,10 @@ SOLVER_OPTIONS = {
 Measured: of 29,000 drawn programmes HiGHS 1.16 solved all, but of one that was found later it
 proved 70 to be the least, where a plan of 59 fits (tests/search/inner/test_integer_programme.py).
 Leaving out any one of six reductions of its presolve cures it; the last and newest of them,
-enumeration, is
-left out. Without any presolve large programmes take several times as long."""
+enumeration, is left out. Without any presolve large programmes take several times as long."""
+GAVE_UP = "kSolveError"
+"""HiGHS' status where what its presolve made of a plan breaks a row by more than the tolerance (one
+drawn programme, tests as above); such a programme is solved again without presolve."""
 
 Form = Literal["staircase", "events"]
 Status = Literal["optimal", "infeasible", "stopped"]
@@ -350,16 +352,9 @@ class Programme:
         self, time_limit_seconds: float | None
     ) -> tuple[Status, float, tuple[Counts, Counts] | None]:
         """Status, bound in seconds, and the plan as (layers, layers that recompute)."""
-        solver = pulp.HiGHS(
-            msg=False,
-            threads=1,
-            gapRel=0.0,
-            gapAbs=0.0,
-            timeLimit=time_limit_seconds,
-            **SOLVER_OPTIONS,
-        )
-        with _no_banner():
-            self.problem.solve(solver)
+        self._run(time_limit_seconds, SOLVER_OPTIONS)
+        if self.problem.solverModel.getModelStatus().name == GAVE_UP:
+            self._run(time_limit_seconds, SOLVER_OPTIONS | {"presolve": "off"})
         outcome = self.problem.sol_status
         if outcome == pulp.LpSolutionInfeasible:
             return "infeasible", np.inf, None
@@ -371,6 +366,18 @@ class Programme:
         # on a time limit pulp's `status` says optimal; only `sol_status` tells
         status: Status = "optimal" if outcome == pulp.LpSolutionOptimal else "stopped"
         return status, bound, self._plan()
+
+    def _run(self, time_limit_seconds: float | None, options: Mapping[str, Any]) -> None:
+        solver = pulp.HiGHS(
+            msg=False,
+            threads=1,
+            gapRel=0.0,
+            gapAbs=0.0,
+            timeLimit=time_limit_seconds,
+            **options,
+        )
+        with _no_banner():
+            self.problem.solve(solver)
 
     def _plan(self) -> tuple[Counts, Counts]:
         taken = [max(own, key=lambda each: self.choice[each].varValue) for own in self.own]

@@ -136,6 +136,14 @@ def test_presolve_once_lost_the_best_plan(form: Form) -> None:
     check_solution(solve(tables, "same", form=form), tables, 59.0)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_solver_that_gives_up_is_asked_again(form: Form) -> None:
+    """HiGHS ended with an error of its own where a plan of 34 seconds is."""
+    tables = wild(131_071, "gpipe", latency=False)
+    assert best_of_all(tables, "any") == 34.0
+    check_solution(solve(tables, "any", form=form), tables, 34.0)
+
+
 @pytest.mark.slow
 @settings(max_examples=600)
 @given(seeds, schedules, st.booleans(), rules)
