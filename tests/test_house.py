@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "planner.schedule",
         "planner.cost",
         "planner.simulator",
-        "planner.calibration.asked",
+        "planner.calibration.chosen",
         "planner.search",
         "numpy",
     },

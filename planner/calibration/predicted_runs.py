@@ -7,8 +7,8 @@ or one that the caller names for all), and carries that calibration's band.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from planner.calibration.asked import asked_calibration
 from planner.calibration.case_tables import CaseTables, problem
+from planner.calibration.chosen import chosen_calibration
 from planner.spec.calibration import UNWEIGHED, Calibration, uncalibrated_band
 from planner.spec.documents import InputError
 from planner.spec.plan import AT_RISK
@@ -52,7 +52,7 @@ class Calibrations:
         """The one that a case is predicted with."""
         pair = case.cluster.accelerator.name, case.runtime.name
         if pair not in self.known:
-            self.known[pair] = asked_calibration(self.asked, case.cluster, case.runtime)
+            self.known[pair] = chosen_calibration(self.asked, case.cluster, case.runtime)
         return self.known[pair]
 
 

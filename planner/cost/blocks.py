@@ -248,8 +248,10 @@ class Blocks:
         back_cores = timed.compute(cores, "backward", {}) * back
         ahead_sent, back_sent = self._sent(parts, layer)
         forward, forward_tp = self._passed(forward, ahead_cores, ahead_sent, sent)
-        inputs, weights = timed.gradients(parts.entered)
-        beside = inputs * back, weights * back
+        beside = 0.0, 0.0
+        if runtime.overlaps_tp_backward:
+            inputs, weights = timed.gradients(parts.entered)
+            beside = inputs * back, weights * back
         backward, backward_tp = self._passed(backward, back_cores, back_sent, sent, beside)
         again = again_tp = selective_tp = 0.0
         selective = timed.forward(parts.again_selective) * ahead
@@ -312,7 +314,7 @@ class Blocks:
         ahead = self._composition("forward")
         operators = [node for node in nodes if isinstance(node, Operator)]
         cores = [node for node in operators if node.kind in CORE_KINDS]
-        routed = [node for node in operators if is_routed(node)]
+        routed = [node for node in operators if is_routed(node)] if host.waits else []
         moved = [n for n in nodes if isinstance(n, Collective) and n.phase == "forward"]
         compute, attention, copies = (timed.forward(n) * ahead for n in (operators, cores, routed))
         compute, exchange = self._passed(compute, attention, moved, sent)

@@ -1,6 +1,6 @@
 """Question: the words of a user (names, paths, numbers) made into what the search needs."""
 
-from planner.calibration.asked import asked_calibration
+from planner.calibration.chosen import chosen_calibration
 from planner.cost.blocks import Blocks
 from planner.spec import catalog, documents, local, runnable
 from planner.spec.calibration import Calibration, calibrate
@@ -40,7 +40,7 @@ def ask(
     _check_model(model, workload, runtime)
     _check_lengths(model, workload)
     _check_profile(cluster, profile)
-    found = asked_calibration(calibration, cluster, runtime)
+    found = chosen_calibration(calibration, cluster, runtime)
     if found is not None:
         cluster, runtime = calibrate(found, cluster, runtime)
     return Blocks(model, cluster, workload, runtime, profile, calibration=found)

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from planner.calibration.asked import asked_calibration
 from planner.calibration.case_tables import problem
+from planner.calibration.chosen import chosen_calibration
 from planner.cost.blocks import Blocks
 from planner.cost.stage_split import usual_counts
 from planner.search.legality import mesh_problems, runtime_problems
@@ -110,7 +110,7 @@ def compared(configuration: Configuration, time_limit_seconds: float | None = No
 def blocks_of(case: Case) -> Blocks:
     """The question of a case, with the calibration of its device and runtime."""
     cluster, runtime = case.cluster, case.runtime
-    calibration = asked_calibration(None, cluster, runtime)
+    calibration = chosen_calibration(None, cluster, runtime)
     if calibration is not None:
         cluster, runtime = calibrate(calibration, cluster, runtime)
     return Blocks(case.model, cluster, case.workload, runtime, None, calibration=calibration)

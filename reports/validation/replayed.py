@@ -5,8 +5,8 @@ the backward of one microbatch. Where a rank holds v chunks in a pipeline of p r
 is through has the last p microbatches of the chunks before it still to come, p (v - 1) / v
 backwards, and the event engine lets its reduction run beside them. That matters where there are
 few microbatches and many replicas (MLPerf's largest runs: 6 microbatches on 448 replicas); with
-many microbatches both say the same within 3 %. Without chunks, and where the engine knows no order
-for the numbers, the closed form stays.
+many microbatches both say the same within 3 %. Without chunks the closed form stays, and where the
+engine knows no order for the numbers, which the prediction then notes.
 """
 
 import dataclasses
@@ -29,6 +29,9 @@ from planner.spec.layout import make_stages
 from planner.spec.model import ModelSpec
 from planner.spec.runs.case import Case
 
+CLOSED = "vpp that no order is known for: closed form, not replayed"
+"""Noted on a prediction."""
+
 
 def predict_replayed(
     cases: Sequence[Case], calibration: str | Calibration | None = None
@@ -39,7 +42,7 @@ def predict_replayed(
     pairs = zip(cases, found, strict=True)
     return [
         _again(case, each, calibrations.of(case), graphs)
-        if isinstance(each, RunPrediction) and _in_chunks(case)
+        if isinstance(each, RunPrediction) and case.layout.pp > 1 and case.layout.vpp > 1
         else each
         for case, each in pairs
     ]
@@ -57,10 +60,10 @@ class _Graphs:
         return self.known[model]
 
 
-def _in_chunks(case: Case) -> bool:
-    """Whether the run has chunks, in numbers that a schedule and the model's layers allow."""
+def _playable(case: Case) -> bool:
+    """Whether a schedule and the model's layers allow the run's numbers of chunks."""
     layout = case.layout
-    if layout.pp == 1 or layout.vpp == 1 or layout.pp * layout.vpp > case.model.layers:
+    if layout.pp * layout.vpp > case.model.layers:
         return False
     name = orders.ONE_CHUNK.get(layout.schedule, layout.schedule)
     microbatches = layout.microbatches(case.workload.global_batch)
@@ -70,6 +73,9 @@ def _in_chunks(case: Case) -> bool:
 def _again(
     case: Case, closed: RunPrediction, calibration: Calibration | None, graphs: _Graphs
 ) -> RunPrediction:
+    kept = dataclasses.replace(closed, notes=(*closed.notes, CLOSED))
+    if not _playable(case):
+        return kept
     cluster, runtime = case.cluster, case.runtime
     if calibration is not None:
         cluster, runtime = calibrate(calibration, cluster, runtime)
@@ -77,11 +83,11 @@ def _again(
     blocks = Blocks(case.model, cluster, case.workload, runtime, None, parts, calibration)
     counts = usual_counts(case.model, case.runtime, case.layout.pp * case.layout.vpp)
     if min(counts) == 0:
-        return closed
+        return kept
     try:
         plan = planned(blocks, case.layout, make_stages(case.layout, counts))
     except InputError:
-        return closed
+        return kept
     assert plan.predicted is not None
     seconds = plan.predicted.step_seconds
     ratio = seconds / closed.step_seconds

@@ -1,11 +1,13 @@
 """Measured runs in chunks are predicted as `estimate` predicts their layouts."""
 
+import dataclasses
+
 import pytest
 
 from planner.calibration.predicted_runs import RunPrediction, predict_runs
 from planner.search.question import ask
 from planner.search.told_layout import plan_of_layout
-from reports.validation.replayed import predict_replayed
+from reports.validation.replayed import CLOSED, predict_replayed
 from tests.spec.runs.test_case import case
 
 LAYOUT = "dp=8 tp=1 pp=2 vpp=2 micro_batch=1 zero=1 recompute=none"
@@ -24,5 +26,10 @@ def test_a_run_in_chunks_is_predicted_as_its_layout_is_estimated() -> None:
 
 
 def test_other_runs_and_impossible_numbers_keep_the_closed_form() -> None:
-    cases = [case(), case(**IN_CHUNKS, n_layers=3), case(n_heads=1, n_kv_heads=1)]
+    """And say so where they have chunks."""
+    cases = [case(), case(n_heads=1, n_kv_heads=1)]
     assert predict_replayed(cases) == predict_runs(cases)
+    odd = [case(**IN_CHUNKS, n_layers=3)]
+    (found,), (closed,) = predict_replayed(odd), predict_runs(odd)
+    assert isinstance(closed, RunPrediction)
+    assert found == dataclasses.replace(closed, notes=(*closed.notes, CLOSED))

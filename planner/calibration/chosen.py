@@ -1,4 +1,4 @@
-"""Asked: the calibration that a question means, made for its device and runtime."""
+"""Chosen: the calibration that a question means, the nearest of the catalog or one that is told."""
 
 from planner.spec import catalog, documents
 from planner.spec.calibration import Calibration
@@ -6,7 +6,7 @@ from planner.spec.cluster import ClusterSpec
 from planner.spec.runtime import Runtime
 
 
-def asked_calibration(
+def chosen_calibration(
     asked: str | Calibration | None, cluster: ClusterSpec, runtime: Runtime
 ) -> Calibration | None:
     """The calibration that a question means, made for its device and runtime. Raises InputError.
