@@ -1,11 +1,14 @@
 """The runtime of a measured run: the catalog's entry of that name, or the nearest one.
 
 Nobody's row is dropped for its software: a name that the catalog lacks is read by what it holds,
-the first entry of its line that the catalog has stands in, and that is noted.
+the first entry of its line that the catalog has and that divides over the axes which the row
+divides over stands in, and that is noted (FSDP in a plain loop knows no tensor or pipeline ranks,
+torchtitan does).
 """
 
 import functools
 import re
+from collections.abc import Collection
 
 from planner.spec import catalog
 from planner.spec.runs.run import Run
@@ -25,42 +28,58 @@ NEAREST = (
     (
         r"fsdp|hsdp|fully[-_ ]?shard|accelerate|lightning|lit-?gpt|\bfms\b|olmo|metaseq|fairscale"
         r"|modalities|xtuner|bmtrain",
-        ("fsdp", "composer-fsdp", "megatron-core"),
+        ("fsdp", "torchtitan", "megatron-core"),
     ),
     (
         r"\bddp\b|transformers|hugging|\bhf\b|\btrl\b|axolotl|factory|optimum|pytorch|unsloth"
         r"|nanogpt|llm\.c",
-        ("fsdp", "megatron-core"),
+        ("fsdp", "torchtitan", "megatron-core"),
     ),
     (
         r"maxtext|jax|xla|alpa|pax|levanter|axlearn|t5x|flax|easylm",
-        ("fsdp", "torchtitan", "megatron-core"),
+        ("fsdp",),
     ),
 )
 DEFAULT = "megatron-core"
 
+MEGATRON_UNTIL = {2021: "megatron-lm-2021", 2022: "megatron-lm-2022"}
+"""Last year of Megatron as an entry describes it, for rows that tell their year."""
 
-def runtime_of(run: Run, chosen: str | None = None) -> tuple[Runtime, tuple[str, ...]]:
-    """The runtime of a row, or the chosen one; what was assumed. Raises InputError if the chosen
-    one does not exist."""
+
+def runtime_of(
+    run: Run, chosen: str | None = None, divided: Collection[str] = ()
+) -> tuple[Runtime, tuple[str, ...]]:
+    """The runtime of a row, or the chosen one; what was assumed. divided: the axes of more than
+    one rank. Raises InputError if the chosen one does not exist."""
     if chosen is not None:
         return _entry(chosen), ()
     name = (run.runtime or "").strip().lower()
     if name in catalog.list_runtimes():
         return _entry(name), ()
     if not name:
-        stand_in = nearest("fsdp" if run.fsdp else DEFAULT)
+        stand_in = nearest("fsdp" if run.fsdp else DEFAULT, divided)
         return _entry(stand_in), (f"runtime unknown, {stand_in} assumed",)
-    stand_in = nearest(name)
+    stand_in = _of_year(name, run.year) or nearest(name, divided)
     return _entry(stand_in), (f"runtime {run.runtime!r} is not in the catalog, as {stand_in}",)
 
 
-def nearest(name: str) -> str:
-    """The catalog's entry that stands in for a name."""
+def _of_year(name: str, year: int | None) -> str | None:
+    """The entry for Megatron (NeMo Megatron too) as it was in an early year."""
+    if year is None or "megatron" not in name or "deepspeed" in name:
+        return None
+    known = catalog.list_runtimes()
+    found = (entry for last, entry in MEGATRON_UNTIL.items() if year <= last and entry in known)
+    return next(found, None)
+
+
+def nearest(name: str, divided: Collection[str] = ()) -> str:
+    """The catalog's entry that stands in for a name, of a run that divides over these axes."""
     known = catalog.list_runtimes()
     for pattern, entries in NEAREST:
         if re.search(pattern, name.lower()):
-            return next((entry for entry in entries if entry in known), DEFAULT)
+            found = [entry for entry in entries if entry in known]
+            able = (entry for entry in found if set(divided) <= set(_entry(entry).axes))
+            return next(able, found[0] if found else DEFAULT)
     return DEFAULT
 
 

@@ -197,9 +197,12 @@ def test_a_throughput_stands_without_a_length_but_a_time_does_not() -> None:
     assert reason(seq_len=None) == "seq_len unknown"
 
 
-@pytest.mark.parametrize(("pp", "zero"), [(1, 3), (2, 2)])
-def test_torchtitan_keeps_gathered_weights_in_a_pipeline(pp: int, zero: int) -> None:
-    found = case(runtime="torchtitan", fsdp=True, zero_stage=None, pp=pp, dp=None)
+@pytest.mark.parametrize(("pp", "zero"), [(1, 3), (2, 1)])
+@pytest.mark.parametrize("told", [None, 3])
+def test_torchtitan_gathers_and_reduces_once_a_step_in_a_pipeline(
+    pp: int, zero: int, told: int | None
+) -> None:
+    found = case(runtime="torchtitan", fsdp=True, zero_stage=told, pp=pp, dp=None)
     assert found.layout.zero == zero
 
 
@@ -318,6 +321,28 @@ def test_families_and_experts() -> None:
     assert isinstance(moe, Experts)
     assert (moe.experts, moe.per_token, moe.expert.ffn) == (8, 2, 256)
     assert case(arch=None, model="secret", gated_mlp=True).model.family == "llama"
+
+
+def test_software_that_cannot_divide_so_is_not_taken_for_a_row_that_does() -> None:
+    plain = {"runtime": "My FSDP loop", "zero_stage": None, "fsdp": True}
+    assert case(**plain, tp=1, pp=1, dp=16).runtime.name == "fsdp"
+    assert case(**plain).runtime.name == "torchtitan"
+    assert case(**plain | {"runtime": "maxtext"}).runtime.name == "fsdp"
+
+
+@pytest.mark.parametrize(
+    ("text", "year", "name"),
+    [
+        ("Megatron-LM", None, "megatron-core"),
+        ("Megatron-LM", 2021, "megatron-lm-2021"),
+        ("NeMo Megatron 22.08", 2022, "megatron-lm-2022"),
+        ("NeMo Megatron", 2023, "nemo"),
+        ("Megatron DeepSpeed", 2021, "megatron-deepspeed"),
+        ("nemo", 2022, "nemo"),
+    ],
+)
+def test_megatron_is_that_of_its_year(text: str, year: int | None, name: str) -> None:
+    assert case(runtime=text, year=year).runtime.name == name
 
 
 def test_key_value_heads_are_repeated_where_tp_is_larger() -> None:
