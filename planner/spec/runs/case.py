@@ -38,7 +38,10 @@ from planner.spec.workload import Dtype, Workload
 FAILED = r"\boom\b|out[ _-]of[ _-]memory|crash|\bfailed\b"
 FROZEN_WEIGHTS = r"\bq?lora\b|\bpeft\b"
 PACKED = r"packed sequences"
-FULLY_SHARDED = r"fsdp|zero-?3|torchtitan|composer|torchtune|maxtext|levanter|foundry|automodel"
+FULLY_SHARDED = (
+    r"[fh]sdp|fully[-_ ]?shard|zero-?3|torchtitan|composer|torchtune|maxtext|levanter|foundry"
+    r"|automodel|lit-?gpt|olmo"
+)
 USUAL_LENGTH = 4096
 """Assumed: tokens of a sequence, of a throughput whose row does not say it."""
 

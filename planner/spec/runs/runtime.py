@@ -15,19 +15,21 @@ NEAREST = (
     (r"nanotron|picotron", ("nanotron", "megatron-core")),
     (r"megatron.*deepspeed|deepspeed.*megatron|neox", ("megatron-deepspeed", "megatron-core")),
     (r"automodel", ("torchtitan", "fsdp", "megatron-core")),
-    (r"nemo|megatron-bridge", ("nemo", "megatron-core")),
+    (r"nemo|megatron[-_ ]?bridge", ("nemo", "megatron-core")),
     (r"megatron.*2021|sc21", ("megatron-lm-2021", "megatron-core")),
     (r"megatron.*2022|sc22", ("megatron-lm-2022", "megatron-core")),
     (r"megatron|mcore|pai|mindspeed|sagemaker", ("megatron-core",)),
     (r"composer|mosaic|foundry", ("composer-fsdp", "fsdp", "megatron-core")),
-    (r"torchtitan|titan|torchtune", ("torchtitan", "fsdp", "megatron-core")),
+    (r"torch-?titan|titan|torchtune", ("torchtitan", "fsdp", "megatron-core")),
     (r"deepspeed|zero", ("deepspeed", "fsdp", "megatron-core")),
     (
-        r"fsdp|accelerate|lightning|litgpt|\bfms\b|olmo|metaseq",
+        r"fsdp|hsdp|fully[-_ ]?shard|accelerate|lightning|lit-?gpt|\bfms\b|olmo|metaseq|fairscale"
+        r"|modalities|xtuner|bmtrain",
         ("fsdp", "composer-fsdp", "megatron-core"),
     ),
     (
-        r"\bddp\b|transformers|hugging|\bhf\b|\btrl\b|axolotl|factory|optimum|pytorch",
+        r"\bddp\b|transformers|hugging|\bhf\b|\btrl\b|axolotl|factory|optimum|pytorch|unsloth"
+        r"|nanogpt|llm\.c",
         ("fsdp", "megatron-core"),
     ),
     (

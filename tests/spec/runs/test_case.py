@@ -12,7 +12,7 @@ from planner.spec.documents import InputError
 from planner.spec.layer import MLP, Experts
 from planner.spec.runs.case import Case, case_of, make_cases
 from planner.spec.runs.cluster import accelerator_of, device_rate
-from planner.spec.runs.model import by_name
+from planner.spec.runs.names import by_name
 from planner.spec.runs.run import MAY_BE_ZERO, TYPES, Run, read_runs
 from planner.spec.runs.runtime import nearest
 from planner.spec.runs.unusable import UnusableError
@@ -227,7 +227,8 @@ def test_degrees_that_such_software_does_not_mention_are_not_used(runtime: str) 
 def test_a_name_may_stand_for_sizes(name: str, layers: int, vocab: int) -> None:
     found = case(model=name, arch=None, **NO_SIZES).model
     assert (found.layers, found.vocab) == (layers, vocab)
-    assert reason(model=name, **{**NO_SIZES, "n_layers": 3}) == "hidden unknown"
+    cut = case(model=name, arch=None, **{**NO_SIZES, "n_layers": 4}).model
+    assert (cut.layers, cut.hidden) == (4, found.hidden)
 
 
 def test_experts_beside_dp_are_folded_into_it() -> None:
