@@ -7,9 +7,9 @@ cost   a stage takes layers until its share of the summed cost is reached, the l
        of the border the crossing layer stays shows in the peak memory of the Ultra-Scale sweep.
 
 Where the head predicts further tokens, an even split counts each of its layers as one of the last
-stage's, and the projections to the vocabulary with the losses as one more: Megatron-Bridge's layouts
-of DeepSeek-V3 (scripts/performance/configs/deepseek: Et*4|(t*4|)*14tmL, E the table, t a layer, m
-one for a further token, L the loss) leave 1 of 61 layers beside m and L in the last of 16 stages.
+stage's, and the projections to the vocabulary with the losses as one more. Megatron-Bridge's
+layouts of DeepSeek-V3 do (scripts/performance/configs/deepseek: Et*4|(t*4|)*14tmL, E the table, t a
+layer, m one for a further token, L the loss): 1 of 61 layers in the last of 16 stages.
 """
 
 import itertools

@@ -49,7 +49,7 @@ reduced beside the backward since the end of 2023 (--overlap-grad-reduce)."""
 PUBLISHED_LATER = 2024
 OF_ITS_TIME = r"[av]100|a800"
 """A paper's software is older than the paper: MegaScale's baseline, of 2024 on A100, is Megatron-LM
-of 2023-01-11 (commit 285068c8). Where the year is that or unknown, these devices had the older one."""
+of 2023-01-11 (commit 285068c8). Where the year is that or unknown, these devices had the older."""
 
 
 def runtime_of(
