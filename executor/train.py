@@ -18,14 +18,14 @@ import torch.distributed as dist
 from executor import data
 from executor.adapted.source import build
 from executor.apply import Share, apply
-from executor.collectives import barrier
-from executor.head import loss_is_shared
 from executor.memory import AllocatorMeter, MemoryObserver, RawMemory, StorageMeter
-from executor.mesh import Mesh
 from executor.options import RunOptions
-from executor.progress import Progress
+from executor.parallel.collectives import barrier
+from executor.parallel.mesh import Mesh
+from executor.processes.progress import Progress
 from executor.recorder import RawSpan, Recorder, make_clock
 from executor.runner import Runner
+from executor.transformer.head import loss_is_shared
 from planner.spec.cluster import Backend
 from planner.spec.measured import Measured, StepTimes
 from planner.spec.plan import Plan

@@ -35,9 +35,9 @@ from torch import multiprocessing as mp
 
 from executor import data
 from executor.apply import apply
-from executor.collectives import barrier
-from executor.mesh import Mesh, make_mesh
-from executor.progress import Progress, create
+from executor.parallel.collectives import barrier
+from executor.parallel.mesh import Mesh, make_mesh
+from executor.processes.progress import Progress, create
 from executor.recorder import Recorder, make_clock
 from executor.runner import Runner
 from executor.train import resident_bytes

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from executor.adapted.family import FAMILIES, Family, family_of, known
 from executor.adapted.layer import AdaptedBias, AdaptedLayer, Angles
-from executor.bridge import Bridge
-from executor.embedding import Embedding, LearnedPositions, TokenTypes
-from executor.head import CrossEntropy, Head, Rows, SequenceClasses, TokenClasses
-from executor.model import Transformer, meta_model
+from executor.transformer.bridge import Bridge
+from executor.transformer.embedding import Embedding, LearnedPositions, TokenTypes
+from executor.transformer.head import CrossEntropy, Head, Rows, SequenceClasses, TokenClasses
+from executor.transformer.model import Transformer, meta_model
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
 

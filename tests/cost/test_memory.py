@@ -9,9 +9,9 @@ from planner.cost.block_tables import BlockTables
 from planner.cost.blocks import Blocks
 from planner.cost.candidates import Candidates
 from planner.cost.memory import StageMemory, stage_memory
-from planner.cost.messages import predicted_ledger
 from planner.cost.pipeline import in_flight
 from planner.cost.stages import stage_parameters
+from planner.ledger.messages import predicted_ledger
 from planner.schedule.orders import SPLIT
 from planner.search import told_layout
 from planner.spec import catalog

@@ -13,12 +13,12 @@ from executor import data, refusals
 from executor.adapted import source
 from executor.adapted.model import Adapted, adapt
 from executor.apply import apply
-from executor.launch import run_plan
-from executor.mesh import close_mesh, make_mesh
+from executor.parallel.mesh import close_mesh, make_mesh
+from executor.processes.launch import run_plan
 from executor.recorder import Recorder, make_clock
 from executor.runner import Runner
+from executor.states.whole import parts, whole
 from executor.train import counts_loss
-from executor.whole import parts, whole
 from planner.spec.documents import InputError
 from planner.spec.huggingface.config import read_config
 from planner.spec.plan import Plan
