@@ -74,6 +74,7 @@ class BlockCost:
     saved_bytes: float
     selective_bytes: float
     checkpoint_bytes: float
+    saved_left_bytes: float
     selective_left_bytes: float
     checkpoint_left_bytes: float
     widest_bytes: float
@@ -277,6 +278,7 @@ class Blocks:
             saved_bytes=saved,
             selective_bytes=kept_selective,
             checkpoint_bytes=parts.saved[2],
+            saved_left_bytes=larger(parts.aside_bytes - saved, 0),
             selective_left_bytes=larger(parts.aside_bytes - kept_selective, 0),
             checkpoint_left_bytes=larger(parts.aside_bytes - parts.saved[2], 0),
             widest_bytes=parts.widest_bytes,

@@ -25,7 +25,8 @@ slack. Here the actions of one rank are followed, as the executor of this projec
                            learned bias, which adds up over the layers of a stack (B)
                      F, B  layer with experts: planner.ledger.expert_moments
                      B  embedding  with the layers' tensors gone: the table's gradient
-                 ZeRO 2 and 3: the unit's gradients (B) and, with 3, its gathered weights besides
+                 ZeRO 2 and 3: the unit's gradients (B) and, with 3, its gathered weights besides;
+                           of a matrix that both ends of one stage share also under its layers
                      I, W  a backward in two: I as B without gradients of matrices; what it puts
                            aside (planner.cost.deferred) takes the place of what was kept, layer by
                            layer, until W has made the largest of them, in the unit's gradients
@@ -44,6 +45,7 @@ import numpy as np
 from planner.cost.blocks import BlockCost, Blocks
 from planner.cost.deferred import Aside
 from planner.cost.divisions import Division
+from planner.cost.memory import batch_bytes, rotary_bytes
 from planner.cost.stages import gradient_bytes
 from planner.graph import transformer
 from planner.graph.attention import CORE_KINDS, stores_scores
@@ -56,8 +58,6 @@ from planner.spec.layer import MLP, Experts
 from planner.spec.plan import Plan
 from planner.spec.runtime import Recompute
 
-INDEX_BYTES = 8
-"""A token or a target."""
 FIELDS = ("kept", "sent", "forward", "backward", "aside", "first_half", "second_half")
 KEPT_WIDE, UNKEPT = 2, 4
 """Widest activations at once in a layer's forward, where the layer is kept and where it is not.
@@ -136,10 +136,10 @@ def _resident(blocks: Blocks, plan: Plan, parameters: Iterable[Copies]) -> float
             continue
         for stage, kept in ((3, size), (2, grad), (1, moments)):
             held += each.elements * kept / (each.shards if layout.zero >= stage else 1)
-    tokens = plan.microbatches * layout.micro_batch * plan.workload.seq_len // layout.cp
-    rotated = max(kind.attention.rotary_dim for stack in plan.model.stacks for kind in stack.kinds)
-    tables = 2 * plan.workload.seq_len * rotated * size
-    return held + 2 * tokens * INDEX_BYTES + tables
+    seq_len = plan.workload.seq_len
+    tokens = plan.microbatches * layout.micro_batch * seq_len / layout.cp
+    tables = rotary_bytes(plan.model, seq_len, size)
+    return held + float(batch_bytes(plan.model, np.asarray(tokens))) + tables
 
 
 def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
@@ -162,8 +162,10 @@ def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
     passing = [_layer(blocks, plan, *each) for each in layers]
     # what later layers keep is not there yet, or no more
     later = [sum(kept[i + 1 :]) for i in range(len(kept))]
+    table = _tied_elements(blocks, plan, head) if first and last else 0.0
     forward, backward = (
-        [each[way] - less for each, less in zip(passing, later, strict=True)] for way in (0, 1)
+        [each[way] - less + held * table for each, less in zip(passing, later, strict=True)]
+        for way, held in ((0, ahead), (1, behind))
     )
     logits_ahead, logits_back = _logits(blocks, head, layout.tp)
     if last:
@@ -172,8 +174,8 @@ def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
         backward.append(logits_back + ahead * head.parameters)
         backward.append(_head_gradient(blocks, plan, head))
     if first:
-        table = embedding.weight_gradient_bytes + behind * embedding.parameters
-        backward.append(table + hop - in_layers)
+        made = embedding.weight_gradient_bytes + behind * embedding.parameters
+        backward.append(made + hop - in_layers)
     aside, first_half, second_half = 0.0, 0.0, 0.0
     if layout.schedule in SPLIT:
         halves = _Halves(blocks, plan, layers, embedding, head)
@@ -187,6 +189,13 @@ def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
         first_half=first_half + (0.0 if last else 2 * hop),
         second_half=second_half,
     )
+
+
+def _tied_elements(blocks: Blocks, plan: Plan, head: BlockCost) -> float:
+    """Of a matrix that embedding and head of one stage share: a unit in use from the first of them
+    to the other, under all layers."""
+    tied = plan.model.tied_embeddings
+    return head.weight_gradient_bytes / blocks.element_bytes if tied else 0.0
 
 
 Layers = list[tuple[LayerKind, BlockCost, Recompute]]
