@@ -29,7 +29,7 @@ from planner.spec.cluster import ClusterSpec
 from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
 from planner.spec.runs.cluster import cluster_of
-from planner.spec.runs.model import model_of
+from planner.spec.runs.model import model_of, with_further_tokens
 from planner.spec.runs.rate import seconds_by_rate
 from planner.spec.runs.run import Run
 from planner.spec.runs.runtime import nearest, runtime_of
@@ -49,6 +49,10 @@ USUAL_LENGTH = 4096
 
 COPIES = frozenset({"fsdp", "composer-fsdp", "torchtitan", "deepspeed"})
 """Runtimes whose rows leave out degrees that they do not use: dp takes all devices."""
+
+PREDICT_FURTHER = frozenset({"nemo", "megatron-core"})
+"""Runtimes whose recipes train a model's layers for further tokens: `m` in the pipeline layouts of
+DeepSeek-V3, NVIDIA-NeMo/Megatron-Bridge scripts/performance/configs/deepseek."""
 
 UNSHARED_EXPERTS = r"bridge"
 """Sources whose recipes leave every expert whole: expert_tensor_parallel_size=1 in all of
@@ -155,6 +159,9 @@ def case_of(run: Run, chosen: str | None = None, flops: Flops | None = None) -> 
     model, of_model = model_of(run, run.seq_len, degrees["tp"])
     divided = [axis for axis in AXES if degrees[axis] > 1]
     runtime, of_runtime = runtime_of(run, chosen, divided)
+    of_further: tuple[str, ...] = ()
+    if runtime.name in PREDICT_FURTHER:
+        model, of_further = with_further_tokens(model, run.model or "")
     runtime, of_traits = _with_flags(runtime, run, degrees["tp"])
     dtype, of_dtype = _dtype(run, cluster)
     zero, of_zero = _zero(run, runtime, degrees["pp"])
@@ -170,6 +177,7 @@ def case_of(run: Run, chosen: str | None = None, flops: Flops | None = None) -> 
         *of_cluster,
         *of_model,
         *of_runtime,
+        *of_further,
         *of_traits,
         *of_dtype,
         *of_zero,

@@ -15,7 +15,14 @@ from typing import Any
 
 from planner.spec.layer import Experts, LayerSpec
 from planner.spec.model import ModelSpec
-from planner.spec.runs.names import ITS_SIZE, OTHER_LAYERS, billions_in, by_name, known_sizes
+from planner.spec.runs.names import (
+    ITS_SIZE,
+    OTHER_LAYERS,
+    billions_in,
+    by_name,
+    further_tokens,
+    known_sizes,
+)
 from planner.spec.runs.run import Run
 from planner.spec.runs.sizes import Latent, Sizes, build, usual
 from planner.spec.runs.unusable import UnusableError
@@ -55,6 +62,15 @@ def _model(sizes: Sizes) -> tuple[ModelSpec, tuple[str, ...]]:
     model, longer = _long_enough(model, sizes.seq_len)
     model, repeated = _enough_kv_heads(model, sizes.tp)
     return model, (*notes, *longer, *repeated)
+
+
+def with_further_tokens(model: ModelSpec, name: str) -> tuple[ModelSpec, tuple[str, ...]]:
+    """The model with the layers for further tokens that its name says it was trained with."""
+    layers = further_tokens(name)
+    if not layers or model.head.kind != "language_model":
+        return model, ()
+    head = model.head.replace(mtp_layers=layers)
+    return model.replace(head=head), (f"model: {layers} layer for a further token",)
 
 
 def _found(sizes: Sizes) -> tuple[ModelSpec, tuple[str, ...]]:
@@ -107,7 +123,7 @@ def _lent(sizes: Sizes, known: dict[str, Any]) -> Sizes:
             free = same_width and getattr(sizes, key) is None
         else:
             told = key == "n_kv_heads" and sizes.n_kv_heads is not None
-            free = whole and key != "billions" and not told
+            free = whole and key not in ("billions", "further_tokens") and not told
         if free:
             lent[key] = value
     return replace(sizes, **lent) if lent else sizes

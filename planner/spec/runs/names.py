@@ -44,6 +44,13 @@ def known_sizes(name: str) -> dict[str, Any] | None:
     return next((_sizes()[each] for each in _meant(name) if each in _sizes()), None)
 
 
+def further_tokens(name: str) -> int:
+    """The layers for further tokens that the model of this name was trained with."""
+    model = by_name(name)
+    facts = _facts()[model.name] if model else known_sizes(name) or {}
+    return int(facts.get("further_tokens", 0))
+
+
 def billions_in(name: str) -> float | None:
     """The parameters that a name tells, in billions: `Foo-13B`; None of `8x7B`, `A3B`."""
     text = re.sub(r"[_\-/]", " ", name.lower())
@@ -88,6 +95,11 @@ def _other_names() -> dict[str, str]:
 def _sizes() -> dict[str, dict[str, Any]]:
     known = documents.read_mapping(catalog.FOLDER / "models" / "sizes.yaml")
     return {compact(name): dict(each) for name, each in known.items()}
+
+
+@functools.cache
+def _facts() -> dict[str, dict[str, Any]]:
+    return documents.read_mapping(catalog.FOLDER / "models" / "index.yaml")
 
 
 @functools.cache

@@ -42,8 +42,14 @@ NEAREST = (
 )
 DEFAULT = "megatron-core"
 
-MEGATRON_UNTIL = {2021: "megatron-lm-2021", 2022: "megatron-lm-2022"}
-"""Last year of Megatron as an entry describes it, for rows that tell their year."""
+MEGATRON_UNTIL = {2021: "megatron-lm-2021", 2023: "megatron-lm-2022"}
+"""Last year of Megatron as an entry describes it, for rows that tell their year: gradients are
+reduced beside the backward since the end of 2023 (--overlap-grad-reduce)."""
+
+PUBLISHED_LATER = 2024
+OF_ITS_TIME = r"[av]100|a800"
+"""A paper's software is older than the paper: MegaScale's baseline, of 2024 on A100, is Megatron-LM
+of 2023-01-11 (commit 285068c8). Where the year is that or unknown, these devices had the older."""
 
 
 def runtime_of(
@@ -59,16 +65,20 @@ def runtime_of(
     if not name:
         stand_in = nearest("fsdp" if run.fsdp else DEFAULT, divided)
         return _entry(stand_in), (f"runtime unknown, {stand_in} assumed",)
-    stand_in = _of_year(name, run.year) or nearest(name, divided)
+    stand_in = _of_year(name, run) or nearest(name, divided)
     return _entry(stand_in), (f"runtime {run.runtime!r} is not in the catalog, as {stand_in}",)
 
 
-def _of_year(name: str, year: int | None) -> str | None:
-    """The entry for Megatron (NeMo Megatron too) as it was in an early year."""
-    if year is None or "megatron" not in name or "deepspeed" in name:
+def _of_year(name: str, run: Run) -> str | None:
+    """The entry for Megatron-LM (and NeMo Megatron) as it was in an early year."""
+    if "megatron" not in name or "deepspeed" in name or re.search("core|bridge|primus", name):
         return None
+    year = run.year
+    old = re.search(OF_ITS_TIME, (run.gpu or "").lower()) is not None and "nemo" not in name
+    if old and year in (None, PUBLISHED_LATER):
+        year = PUBLISHED_LATER - 1
     known = catalog.list_runtimes()
-    found = (entry for last, entry in MEGATRON_UNTIL.items() if year <= last and entry in known)
+    found = (e for last, e in MEGATRON_UNTIL.items() if year and year <= last and e in known)
     return next(found, None)
 
 

@@ -331,18 +331,23 @@ def test_software_that_cannot_divide_so_is_not_taken_for_a_row_that_does() -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "year", "name"),
+    ("text", "year", "gpu", "name"),
     [
-        ("Megatron-LM", None, "megatron-core"),
-        ("Megatron-LM", 2021, "megatron-lm-2021"),
-        ("NeMo Megatron 22.08", 2022, "megatron-lm-2022"),
-        ("NeMo Megatron", 2023, "nemo"),
-        ("Megatron DeepSpeed", 2021, "megatron-deepspeed"),
-        ("nemo", 2022, "nemo"),
+        ("Megatron-LM", None, "H100", "megatron-core"),
+        ("Megatron-LM", 2024, "H100", "megatron-core"),
+        ("Megatron-LM", None, "A100", "megatron-lm-2022"),
+        ("Megatron-LM", 2024, "A100", "megatron-lm-2022"),
+        ("Megatron-LM", 2025, "A100", "megatron-core"),
+        ("Megatron-LM", 2021, "A100", "megatron-lm-2021"),
+        ("NeMo Megatron 22.08", 2022, "A100", "megatron-lm-2022"),
+        ("NeMo Megatron", None, "A100", "nemo"),
+        ("Megatron DeepSpeed", 2021, "A100", "megatron-deepspeed"),
+        ("Megatron-Core", None, "A100", "megatron-core"),
+        ("nemo", 2022, "A100", "nemo"),
     ],
 )
-def test_megatron_is_that_of_its_year(text: str, year: int | None, name: str) -> None:
-    assert case(runtime=text, year=year).runtime.name == name
+def test_megatron_is_that_of_its_year(text: str, year: int | None, gpu: str, name: str) -> None:
+    assert case(runtime=text, year=year, gpu=gpu).runtime.name == name
 
 
 def test_key_value_heads_are_repeated_where_tp_is_larger() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from planner.spec import catalog, documents
+from planner.spec.runs.case import case_of
 from planner.spec.runs.model import model_of
 from planner.spec.runs.names import billions_in, by_name, compact, known_sizes
 from planner.spec.runs.run import Run
@@ -109,3 +110,15 @@ def test_layers_of_another_kind_are_refused(name: str) -> None:
 def test_an_unknown_model_without_sizes_is_refused_by_its_name() -> None:
     with pytest.raises(UnusableError, match="model Foo is not known and n_layers is not told"):
         built(model="Foo")
+
+
+def test_nemo_trains_the_layers_for_further_tokens_that_a_model_has() -> None:
+    cells = {"seq_len": 4096, "gpu": "H100", "n_gpus": 64, "dp": 64, "tp": 1, "pp": 1, "cp": 1}
+    cells |= {"micro_batch": 1, "global_batch": 64, "step_time_s": 1.0}
+
+    def layers(model: str, runtime: str) -> int:
+        run = Run(file="mine.csv", line=2, model=model, runtime=runtime, **cells)  # type: ignore[arg-type]
+        return case_of(run).model.head.mtp_layers
+
+    assert layers("DeepSeek-V3", "nemo") == layers("GLM-4.5", "Megatron-Bridge") == 1
+    assert layers("DeepSeek-V3", "torchtitan") == layers("Kimi-K2", "nemo") == 0
