@@ -169,6 +169,7 @@ class Blocks:
             fused_gate=self.runtime.fused_gate,
             pads_experts=self.runtime.pads_experts and self.workload.dtype in LOW_PRECISION,
             fused_expert_bias=self.runtime.fused_expert_bias,
+            quantized_inputs=self.runtime.quantizes_inputs and self.workload.dtype in LOW_PRECISION,
             dtype=self.stored,
             cp=cp,
             cp_style=cp_style,

@@ -133,6 +133,7 @@ def output(assembly: Assembly, attention: Attention, name: str, flow: Flow) -> F
         view.part(attention.output_width),
         model.hidden,
         bias=attention.o_bias,
+        keeps_input=view.quantized_inputs,
         row="heads",
     )
     return assembly.add(flow, out, *exchange.leave(view, model.hidden, name))

@@ -62,7 +62,13 @@ def _tokens(assembly: Assembly, spec: Embedding, prefix: str) -> Flow:
     if width == model.hidden:
         return flow
     project = elements.linear(
-        view, prefix + "project", view.outer_rows, width, model.hidden, keeps_input=True
+        view,
+        prefix + "project",
+        view.outer_rows,
+        width,
+        model.hidden,
+        keeps_input=True,
+        quantizes=False,
     )
     return assembly.add(flow, project)
 

@@ -60,7 +60,14 @@ def _experts(assembly: Assembly, part: Experts, name: str, before: Flow) -> Flow
     tokens, h, size = view.outer_rows, model.hidden, view.element_bytes
     copies = tokens * part.per_token
     router = elements.linear(
-        view, name + "router", tokens, h, part.experts, bias=part.router_bias, keeps_input=True
+        view,
+        name + "router",
+        tokens,
+        h,
+        part.experts,
+        bias=part.router_bias,
+        keeps_input=True,
+        quantizes=False,
     )
     flow = assembly.add(before, router, _choice(view, part, name + "choice"))
     permute = elements.elementwise(view, name + "permute", "permute", copies, h)
@@ -154,7 +161,7 @@ def _grouped(
         backward_bytes=(2 * m * k + 4 * weights + 2 * m * n) * size,
         parameters=weights + (groups * n if bias else 0),
         expert=True,
-        saved_bytes=m * k * size if keeps_input else 0,
+        saved_bytes=m * k * elements.kept_bytes(view) if keeps_input else 0,
         splits=(
             Split("m", "tokens", "dp"),
             Split("groups", "experts", "ep"),
