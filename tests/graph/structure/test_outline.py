@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.graph import fingerprint, outline, runs, sequence
 from planner.graph.operator import Collective, Operator
+from planner.graph.structure import fingerprint, outline, runs, sequence
 from tests.graph import shapes
 
 FACTS = [field.name for field in dataclasses.fields(Operator) if field.name != "name"]
