@@ -81,7 +81,7 @@ def test_an_operator_is_not_a_collective() -> None:
 
 def test_the_signature_is_the_same_in_every_process() -> None:
     code = (
-        "from planner.graph import fingerprint\nfrom tests.graph import shapes\n"
+        "from planner.graph.structure import fingerprint\nfrom tests.graph import shapes\n"
         "print(fingerprint.signature(shapes.decoder((0, 1))))"
     )
     here = fingerprint.signature(shapes.decoder((0, 1)))
