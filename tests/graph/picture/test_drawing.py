@@ -126,7 +126,8 @@ def test_the_same_graph_gives_the_same_picture(graph: nx.DiGraph, seed: int) -> 
 
 def test_the_picture_is_the_same_in_every_process() -> None:
     code = (
-        "from planner.graph import drawing\nfrom tests.graph.structure.test_parallelism import *\n"
+        "from planner.graph.picture import drawing\n"
+        "from tests.graph.structure.test_parallelism import *\n"
         "print(drawing.picture(encoder_decoder(2), 'x'))"
     )
     here = drawing.picture(encoder_decoder(2), "x")
