@@ -31,8 +31,8 @@ from planner.cost.exchange import Exchange
 from planner.cost.host import Host
 from planner.cost.operators import OperatorTimes
 from planner.cost.timed import Timed
-from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Block, Collective, LayerKind, Node, Operator
+from planner.graph.parts.attention import CORE_KINDS
 from planner.graph.view import RankView
 from planner.spec.calibration import Calibration
 from planner.spec.cluster import ClusterSpec

@@ -21,9 +21,9 @@ view.fused_expert_bias) is cat(t + b p) in 16 bits, p in fp32: per element of e 
     backward  to fp32 e + 4;  t 4 + e, cat 2e;  b and p 4 + 4 + 4 each                  4e + 32
 """
 
-from planner.graph import elements, exchange
-from planner.graph.assembly import Assembly, Flow
 from planner.graph.operator import Collective, Node, Operator, Split
+from planner.graph.parts import elements, exchange
+from planner.graph.parts.assembly import Assembly, Flow
 from planner.graph.view import RankView
 from planner.spec.layer import MLP, Experts
 

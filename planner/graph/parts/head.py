@@ -13,10 +13,10 @@ Serving computes the classes of the last token of each sequence only.
 
 from dataclasses import replace
 
-from planner.graph import elements, exchange
-from planner.graph.assembly import Assembly, Flow
-from planner.graph.layer import layer
 from planner.graph.operator import Collective, Node, Operator, Split
+from planner.graph.parts import elements, exchange
+from planner.graph.parts.assembly import Assembly, Flow
+from planner.graph.parts.layer import layer
 from planner.graph.view import RankView
 from planner.spec.layer import MLP
 
