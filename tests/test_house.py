@@ -12,6 +12,19 @@ HEAVY = {"torch", "pandas", "matplotlib"}
 MAY_IMPORT: dict[str, set[str]] = {
     "planner.spec": {"planner.spec", "pydantic", "ruamel", "rich"},
     "planner.graph": {"planner.spec", "planner.graph", "networkx"},
+    "planner.graph.parts": {
+        "planner.spec",
+        "planner.graph.operator",
+        "planner.graph.view",
+        "planner.graph.parts",
+        "networkx",
+    },
+    "planner.graph.structure": {
+        "planner.spec",
+        "planner.graph.operator",
+        "planner.graph.structure",
+        "networkx",
+    },
     "planner.schedule": {"planner.spec", "planner.schedule", "numpy"},
     "planner.cost": {
         "planner.spec",

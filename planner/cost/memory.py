@@ -40,8 +40,8 @@ from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.pipeline import ends_in_flight, halfway, in_flight
 from planner.cost.stages import Held, gradient_bytes, stage_parameters
-from planner.graph.elements import FP32_BYTES
 from planner.graph.operator import Block
+from planner.graph.parts.elements import FP32_BYTES
 from planner.schedule import alive
 from planner.schedule.orders import ONE_CHUNK, orders
 from planner.spec.model import ModelSpec

@@ -48,9 +48,9 @@ from planner.cost.divisions import Division
 from planner.cost.memory import batch_bytes, rotary_bytes
 from planner.cost.stages import gradient_bytes
 from planner.graph import transformer
-from planner.graph.attention import CORE_KINDS, stores_scores
-from planner.graph.elements import FP32_BYTES
 from planner.graph.operator import Block, LayerKind
+from planner.graph.parts.attention import CORE_KINDS, stores_scores
+from planner.graph.parts.elements import FP32_BYTES
 from planner.ledger import expert_moments
 from planner.schedule.alive import ADDED
 from planner.schedule.orders import ONE_CHUNK, SPLIT, Orders, orders

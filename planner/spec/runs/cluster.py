@@ -107,7 +107,7 @@ DEVICES = (
 """Pattern, entry of the catalog, what the name leaves open; the last are instances of clouds."""
 
 WHOLE_RACKS = frozenset({"gb200", "gb300"})
-TORI = frozenset({"tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e"})
+TORI = frozenset({"tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu7x"})
 """Whose hosts are part of one fabric, so that a row's gpus_per_node says nothing of the links."""
 
 CARDS = {"edr": 100.0, "hdr": 200.0, "ndr": 400.0, "xdr": 800.0, "omni-path": 100.0, "opa": 100.0}

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.graph import fingerprint, outline, runs, sequence
 from planner.graph.operator import Collective, Operator
+from planner.graph.structure import fingerprint, outline, runs, sequence
 from tests.graph import shapes
 
 FACTS = [field.name for field in dataclasses.fields(Operator) if field.name != "name"]
@@ -81,7 +81,7 @@ def test_an_operator_is_not_a_collective() -> None:
 
 def test_the_signature_is_the_same_in_every_process() -> None:
     code = (
-        "from planner.graph import fingerprint\nfrom tests.graph import shapes\n"
+        "from planner.graph.structure import fingerprint\nfrom tests.graph import shapes\n"
         "print(fingerprint.signature(shapes.decoder((0, 1))))"
     )
     here = fingerprint.signature(shapes.decoder((0, 1)))

@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.graph import drawing, outline, parallelism, transformer
+from planner.graph import transformer
 from planner.graph.operator import Node
-from planner.graph.picture import caption
+from planner.graph.picture import caption, drawing
 from planner.graph.picture.collapse import collapse, leaves, ranges
 from planner.graph.picture.placement import scene
 from planner.graph.picture.scene import Box, Scene
+from planner.graph.structure import outline, parallelism
 from planner.graph.view import RankView
 from planner.spec import catalog
 from tests.graph import shapes
-from tests.graph.test_parallelism import encoder_decoder
+from tests.graph.structure.test_parallelism import encoder_decoder
 
 SVG = "{http://www.w3.org/2000/svg}"
 MODELS = [
@@ -125,7 +126,8 @@ def test_the_same_graph_gives_the_same_picture(graph: nx.DiGraph, seed: int) -> 
 
 def test_the_picture_is_the_same_in_every_process() -> None:
     code = (
-        "from planner.graph import drawing\nfrom tests.graph.test_parallelism import *\n"
+        "from planner.graph.picture import drawing\n"
+        "from tests.graph.structure.test_parallelism import *\n"
         "print(drawing.picture(encoder_decoder(2), 'x'))"
     )
     here = drawing.picture(encoder_decoder(2), "x")

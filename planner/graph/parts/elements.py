@@ -4,7 +4,9 @@ FLOPs of a product (m,k)x(k,n) are 2mkn forward, 2mkn for the gradient of the in
 that of the weights. Bytes: every input read and every output written once; an accumulated
 weight gradient is read and written. Kept for the backward:
 
-    linear       its input (once, where several linears read the same)
+    linear       its input (once, where several linears read the same); in one byte an element
+                 where it is quantised (view.quantized_inputs), and then that of attention's output
+                 too, which attention keeps in 16 bits
     norm         its input and its statistics
     activation   its input (relu: its output, which is kept as the next operand anyway); a gated
                  one the activated gate and the other part too, operands of their product
@@ -23,6 +25,9 @@ from planner.spec.runtime import Axis
 FP32_BYTES = 4
 """The loss and the statistics of norms and softmax are kept in fp32."""
 
+QUANTIZED_BYTES = 1
+"""Of a kept operand in fp8, scales of blocks left out; fp4 keeps less, which is not counted."""
+
 
 def dims_of(**sizes: int) -> Dims:
     """Dims in the order of their names."""
@@ -34,6 +39,11 @@ def rows_split(axis: Axis = "dp") -> Split:
     return Split("rows", "tokens", axis)
 
 
+def kept_bytes(view: RankView) -> int:
+    """Bytes of an element of what a product of a layer keeps of its input."""
+    return QUANTIZED_BYTES if view.quantized_inputs else view.element_bytes
+
+
 def linear(
     view: RankView,
     name: str,
@@ -43,6 +53,7 @@ def linear(
     *,
     bias: bool = False,
     keeps_input: bool = False,
+    quantizes: bool = True,
     column: Meaning | None = None,
     row: Meaning | None = None,
 ) -> Operator:
@@ -50,9 +61,11 @@ def linear(
 
     column, row: what the columns or the rows of the weight are made of, where tp divides them;
     with neither the weight is the same on every tp rank. A row-parallel bias is added once,
-    after the partial sums are reduced, so it is not in the product.
+    after the partial sums are reduced, so it is not in the product. quantizes: whether a low
+    precision reaches it, which it does in layers, but for routers.
     """
     size, flops = view.element_bytes, 2 * m * k * n
+    kept = kept_bytes(view) if quantizes else size
     apart = view.tp > 1 and row is not None
     splits = [Split("m", "tokens", "dp")]
     splits += [Split("n", column, "tp")] if column else []
@@ -68,7 +81,7 @@ def linear(
         backward_bytes=(2 * m * k + 4 * k * n + 2 * m * n) * size,
         parameters=k * n + (n if bias else 0),
         replicated=not (column or row),
-        saved_bytes=m * k * size if keeps_input else 0,
+        saved_bytes=m * k * kept if keeps_input else 0,
         splits=tuple(splits),
     )
 

@@ -6,10 +6,10 @@ the first number, and of names without a number (`head.norm`) all that shares ev
 the last part, or more where that is an operator (`head.transform.norm` is of `head`). Blocks must
 form a graph without cycles; a group that lies around others (an embedding and a last norm that
 are both called `model.…`) is cut by how many other groups come before. Where no name has a
-number, blocks are found from the sequence of operators (planner.graph.sequence). A captured graph
+number, blocks are found from the sequence of operators (sequence). A captured graph
 writes `model.layers.3.mlp:2` for the third operator that a module runs itself.
 
-Two blocks are equal if their signatures are (planner.graph.fingerprint): same kinds, dims,
+Two blocks are equal if their signatures are (fingerprint): same kinds, dims,
 facts and wiring, whatever the names. A block whose operators carry the same local names, facts
 and wires as an earlier one gets that one's signature without hashing, so a model of 126 layers
 costs the hashing of its distinct layers.
@@ -24,9 +24,9 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from planner.graph import fingerprint, sequence
 from planner.graph.operator import Node
-from planner.graph.runs import runs
+from planner.graph.structure import fingerprint, sequence
+from planner.graph.structure.runs import runs
 
 LAYER = re.compile(r"(?:^|.*?\.)(?:(?:layers?|blocks?|mtp)_?)?(\d+)(?=[.:]|$)")
 """A name up to its first part that is a number, or `layer`, `block` or `mtp` and a number."""

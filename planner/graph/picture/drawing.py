@@ -12,13 +12,13 @@ from html import escape
 
 import networkx as nx
 
-from planner.graph import parallelism
 from planner.graph.operator import Node, Operator
-from planner.graph.outline import Part
-from planner.graph.parallelism import Parallelism
 from planner.graph.picture import caption, collapse
 from planner.graph.picture.placement import scene
 from planner.graph.picture.scene import BOLD, LETTER, Band, Box, Frame, Panel, Point, Scene, Wire
+from planner.graph.structure import parallelism
+from planner.graph.structure.outline import Part
+from planner.graph.structure.parallelism import Parallelism
 from planner.spec.units import format_count
 
 FILLS: dict[caption.Category, tuple[str, str, str]] = {

@@ -28,9 +28,9 @@ Context parallelism (view.cp_style) on c ranks, K = bytes of a rank's keys and v
 
 from dataclasses import replace
 
-from planner.graph import elements, exchange
-from planner.graph.assembly import Assembly, Flow
 from planner.graph.operator import Collective, Node, Operator, Split
+from planner.graph.parts import elements, exchange
+from planner.graph.parts.assembly import Assembly, Flow
 from planner.graph.view import RankView, encoder_view
 from planner.spec.layer import Attention
 
@@ -133,6 +133,7 @@ def output(assembly: Assembly, attention: Attention, name: str, flow: Flow) -> F
         view.part(attention.output_width),
         model.hidden,
         bias=attention.o_bias,
+        keeps_input=view.quantized_inputs,
         row="heads",
     )
     return assembly.add(flow, out, *exchange.leave(view, model.hidden, name))

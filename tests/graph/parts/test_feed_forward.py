@@ -11,7 +11,7 @@ from planner.graph.operator import Operator
 from planner.graph.view import RankView
 from planner.spec.layer import MLP, Experts
 from planner.spec.model import ModelSpec
-from tests.examples import llama_like
+from tests.examples import gpt2_like, llama_like
 
 ADDED = ("pad", "unpad", "expert_bias")
 
@@ -59,3 +59,17 @@ def test_a_shared_expert_is_padded_with_what_it_gathers() -> None:
     view = RankView(2, 16, ep=2, pads_experts=True)
     one, two = (added(mixture(False), each)["pad"] for each in (view, replace(view, etp=2)))
     assert two.forward_bytes == 2 * one.forward_bytes
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_quantised_products_keep_one_byte_of_an_element_of_their_inputs(gated: bool) -> None:
+    """qkv, up and down keep one byte less, the projection behind attention one more."""
+    model = llama_like() if gated else gpt2_like()
+    layer, attention = model.layer, model.layer.attention
+    assert isinstance(layer.feed_forward, MLP)
+    saved = []
+    for quantized in (False, True):
+        graph = transformer.layer_graph(model, RankView(2, 16, quantized_inputs=quantized))
+        saved.append(sum(op.saved_bytes for op in transformer.operators(graph)))
+    inputs = 2 * model.hidden + layer.feed_forward.ffn - attention.output_width
+    assert saved[0] - saved[1] == 2 * 16 * inputs

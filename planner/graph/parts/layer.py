@@ -5,11 +5,11 @@ Where norms stand is the LayerSpec's placement (see planner.spec.layer).
 
 from collections.abc import Callable
 
-from planner.graph import elements
-from planner.graph.assembly import Assembly, Flow
-from planner.graph.attention import cross_attention, self_attention
-from planner.graph.feed_forward import feed_forward
-from planner.graph.latent import latent_attention
+from planner.graph.parts import elements
+from planner.graph.parts.assembly import Assembly, Flow
+from planner.graph.parts.attention import cross_attention, self_attention
+from planner.graph.parts.feed_forward import feed_forward
+from planner.graph.parts.latent import latent_attention
 from planner.spec.layer import LayerSpec
 
 Build = Callable[[str, Flow], Flow]

@@ -30,8 +30,8 @@ from dataclasses import dataclass
 import networkx as nx
 
 from planner.graph.operator import Node, Operator
-from planner.graph.outline import LAYER
-from planner.graph.runs import runs
+from planner.graph.structure.outline import LAYER
+from planner.graph.structure.runs import runs
 
 SHOWN = 6
 """Operators that a text names as an example."""

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.graph import parallelism
 from planner.graph.operator import Collective, Node
+from planner.graph.structure import parallelism
 from tests.graph import shapes
 
 

@@ -21,9 +21,9 @@ view.fused_expert_bias) is cat(t + b p) in 16 bits, p in fp32: per element of e 
     backward  to fp32 e + 4;  t 4 + e, cat 2e;  b and p 4 + 4 + 4 each                  4e + 32
 """
 
-from planner.graph import elements, exchange
-from planner.graph.assembly import Assembly, Flow
 from planner.graph.operator import Collective, Node, Operator, Split
+from planner.graph.parts import elements, exchange
+from planner.graph.parts.assembly import Assembly, Flow
 from planner.graph.view import RankView
 from planner.spec.layer import MLP, Experts
 
@@ -60,7 +60,14 @@ def _experts(assembly: Assembly, part: Experts, name: str, before: Flow) -> Flow
     tokens, h, size = view.outer_rows, model.hidden, view.element_bytes
     copies = tokens * part.per_token
     router = elements.linear(
-        view, name + "router", tokens, h, part.experts, bias=part.router_bias, keeps_input=True
+        view,
+        name + "router",
+        tokens,
+        h,
+        part.experts,
+        bias=part.router_bias,
+        keeps_input=True,
+        quantizes=False,
     )
     flow = assembly.add(before, router, _choice(view, part, name + "choice"))
     permute = elements.elementwise(view, name + "permute", "permute", copies, h)
@@ -154,7 +161,7 @@ def _grouped(
         backward_bytes=(2 * m * k + 4 * weights + 2 * m * n) * size,
         parameters=weights + (groups * n if bias else 0),
         expert=True,
-        saved_bytes=m * k * size if keeps_input else 0,
+        saved_bytes=m * k * elements.kept_bytes(view) if keeps_input else 0,
         splits=(
             Split("m", "tokens", "dp"),
             Split("groups", "experts", "ep"),

@@ -13,10 +13,10 @@ Serving computes the classes of the last token of each sequence only.
 
 from dataclasses import replace
 
-from planner.graph import elements, exchange
-from planner.graph.assembly import Assembly, Flow
-from planner.graph.layer import layer
 from planner.graph.operator import Collective, Node, Operator, Split
+from planner.graph.parts import elements, exchange
+from planner.graph.parts.assembly import Assembly, Flow
+from planner.graph.parts.layer import layer
 from planner.graph.view import RankView
 from planner.spec.layer import MLP
 
@@ -48,7 +48,7 @@ def head(assembly: Assembly, holds_embedding: bool, prefix: str, stream: Flow) -
 def _narrowed(assembly: Assembly, prefix: str, width: int) -> Operator:
     view, hidden = assembly.view, assembly.model.hidden
     return elements.linear(
-        view, prefix + "project", view.outer_rows, hidden, width, keeps_input=True
+        view, prefix + "project", view.outer_rows, hidden, width, keeps_input=True, quantizes=False
     )
 
 
@@ -60,7 +60,7 @@ def _one_token(assembly: Assembly, prefix: str, flow: Flow) -> Flow:
     model, view, h = assembly.model, assembly.view, assembly.model.hidden
     if model.head.pooler:
         dense = elements.linear(
-            view, prefix + "pooler", view.batch, h, h, bias=True, keeps_input=True
+            view, prefix + "pooler", view.batch, h, h, bias=True, keeps_input=True, quantizes=False
         )
         tanh = elements.elementwise(view, prefix + "tanh", "tanh", view.batch, h, saved=1)
         flow = assembly.add(flow, dense, tanh)
@@ -79,6 +79,7 @@ def _labels(assembly: Assembly, prefix: str, flow: Flow, rows: int) -> Flow:
         spec.classes,
         bias=spec.bias,
         keeps_input=True,
+        quantizes=False,
     )
     return assembly.add(flow, made, *_loss(view, prefix, rows, spec.classes, "classes"))
 
@@ -98,6 +99,7 @@ def _logits(assembly: Assembly, holds_embedding: bool, prefix: str, flow: Flow) 
         vocab,
         bias=spec.bias,
         keeps_input=True,
+        quantizes=False,
         column="vocabulary",
     )
     if model.tied_embeddings and holds_embedding:
@@ -113,7 +115,7 @@ def _transform(assembly: Assembly, prefix: str, flow: Flow) -> Flow:
     rows, name = view.outer_rows, prefix + "transform"
     return assembly.add(
         flow,
-        elements.linear(view, name, rows, h, h, bias=True, keeps_input=True),
+        elements.linear(view, name, rows, h, h, bias=True, keeps_input=True, quantizes=False),
         elements.activation(view, name + ".activation", DENSE, rows, h),
         elements.norm(model, view, name + ".norm"),
     )
@@ -152,13 +154,22 @@ def _next_token(assembly: Assembly, prefix: str, stream: Flow) -> Flow:
     token_norm = elements.norm(model, view, prefix + "token_norm")
     hidden_norm = elements.norm(model, view, prefix + "hidden_norm", keeps_input=False)
     ends = [*assembly.add(stream, hidden_norm), *assembly.add([], token, token_norm)]
-    merge = elements.linear(view, prefix + "merge", rows, 2 * h, h, keeps_input=True)
+    merge = elements.linear(
+        view, prefix + "merge", rows, 2 * h, h, keeps_input=True, quantizes=False
+    )
     kind = model.main.kinds[model.main.order[-1]]
     inner = layer(assembly, kind, prefix, assembly.add(ends, merge))
     norm = elements.norm(model, view, prefix + "norm")
     vocab = view.part(model.head.classes)
     project = elements.linear(
-        view, prefix + "projection", view.rows, h, vocab, keeps_input=True, column="vocabulary"
+        view,
+        prefix + "projection",
+        view.rows,
+        h,
+        vocab,
+        keeps_input=True,
+        quantizes=False,
+        column="vocabulary",
     )
     assembly.add(
         inner,

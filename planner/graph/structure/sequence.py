@@ -9,7 +9,7 @@
 2. Period. An operator at place i becomes the token (facts, distances i - j to what it reads), a
    distance beyond the period or to what came first only as "far". Equal tokens a period apart
    mean equal layers, wired equally, in series. The run that saves most is taken
-   (planner.graph.runs), then the same again before and after it.
+   (planner.graph.structure.runs), then the same again before and after it.
 3. Cut. A run is often longer than its copies, so they can begin at several places. They begin
    where fewest values pass from one copy to the next, then where these are read most often (the
    residual stream forks where a block begins), then where more repeats before and after, then
@@ -26,9 +26,9 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from planner.graph import fingerprint
 from planner.graph.operator import Node
-from planner.graph.runs import Run, longest, stretches
+from planner.graph.structure import fingerprint
+from planner.graph.structure.runs import Run, longest, stretches
 
 LEAST = 2
 """A repeated segment has at least two operators; two equal ones in a row are not layers."""

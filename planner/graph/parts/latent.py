@@ -14,10 +14,10 @@ share, and output (r_kv) x (r_kv, v).
 
 from dataclasses import replace
 
-from planner.graph import attention as plain
-from planner.graph import elements, exchange
-from planner.graph.assembly import Assembly, Flow
 from planner.graph.operator import Operator, Split
+from planner.graph.parts import attention as plain
+from planner.graph.parts import elements, exchange
+from planner.graph.parts.assembly import Assembly, Flow
 from planner.graph.view import RankView
 from planner.spec.layer import Attention, Latent
 

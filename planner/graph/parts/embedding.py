@@ -12,9 +12,9 @@ channels * stride numbers per output; images and sound need no gradient.
 import math
 from dataclasses import replace
 
-from planner.graph import elements, exchange
-from planner.graph.assembly import Assembly, Flow
 from planner.graph.operator import Node, Operator, Split
+from planner.graph.parts import elements, exchange
+from planner.graph.parts.assembly import Assembly, Flow
 from planner.graph.view import RankView
 from planner.spec.layer import Attention
 from planner.spec.model import Convolution, Embedding, Stack
@@ -62,7 +62,13 @@ def _tokens(assembly: Assembly, spec: Embedding, prefix: str) -> Flow:
     if width == model.hidden:
         return flow
     project = elements.linear(
-        view, prefix + "project", view.outer_rows, width, model.hidden, keeps_input=True
+        view,
+        prefix + "project",
+        view.outer_rows,
+        width,
+        model.hidden,
+        keeps_input=True,
+        quantizes=False,
     )
     return assembly.add(flow, project)
 
