@@ -141,8 +141,8 @@ def simulate(planned: "Plan") -> "Timeline":
 
 
 def run(planned: "Plan", **options: Any) -> "Measured":
-    """Run a plan on this machine with torch.distributed (see executor.launch.run_plan)."""
-    from executor.launch import run_plan
+    """Run a plan on this machine with torch.distributed (executor.processes.launch.run_plan)."""
+    from executor.processes.launch import run_plan
 
     return run_plan(planned, **options)
 

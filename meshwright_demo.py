@@ -148,7 +148,7 @@ def _several(blocks: "Blocks", tables: Any, best: "Plan", count: int) -> "tuple[
 
 
 def _run(plan: "Plan", steps: int, warmup: int) -> "Measured":
-    from executor.launch import run_plan
+    from executor.processes.launch import run_plan
 
     return run_plan(plan, steps=steps, warmup=warmup)
 

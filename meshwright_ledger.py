@@ -2,9 +2,9 @@
 
     meshwright ledger plan.json --rank r
 
-The planner counts messages on its graph (planner.cost.messages) and bytes moment by moment
-(planner.cost.moments); the executor runs the program of that rank without its work, however many
-ranks the plan has (executor.ledger). Messages must agree exactly.
+The planner counts messages on its graph (planner.ledger.messages) and bytes moment by moment
+(planner.ledger.moments); the executor runs the program of that rank without its work, however many
+ranks the plan has (executor.alone.ledger). Messages must agree exactly.
 """
 
 import json
@@ -55,16 +55,16 @@ def ledger(
 def foresee(plan: "Plan", rank: int) -> "Ledger":
     """What one rank of a plan is predicted to send and hold."""
     from planner.cost.blocks import Blocks
-    from planner.cost.messages import predicted_ledger
+    from planner.ledger.messages import predicted_ledger
 
     return predicted_ledger(Blocks.of_plan(plan), plan, rank)
 
 
 def ledgers(plan: "Plan", rank: int) -> "tuple[Ledger, Ledger]":
     """Both ledgers of a rank. Raises InputError for a plan or rank that cannot be run."""
-    from executor.ledger import device_kind, recorded_ledger
+    from executor.alone.ledger import device_kind, recorded_ledger
     from planner.cost.blocks import Blocks
-    from planner.cost.messages import predicted_ledger
+    from planner.ledger.messages import predicted_ledger
 
     recorded = recorded_ledger(plan, rank)
     # the kernels of the device on which the program was recorded decide what it keeps

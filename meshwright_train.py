@@ -104,7 +104,7 @@ def survive(
     `restarts` times with all devices, after that, if elastic, with a new plan for the devices
     whose ranks did not fail. Raises InputError, NoPlanError, or the RunError that is one too many.
     """
-    from executor.supervisor import RunError
+    from executor.processes.supervisor import RunError
     from executor.training.launch import find_checkpoint, train_plan
     from planner.search.replanning import replan
     from planner.spec.documents import InputError

@@ -7,9 +7,9 @@ import argparse
 from pathlib import Path
 
 from executor import refusals
-from executor.collectives import barrier
 from executor.options import CHOICES, RunOptions, read_options
-from executor.rank import finish, join, own_device, own_progress, own_rank
+from executor.parallel.collectives import barrier
+from executor.processes.rank import finish, join, own_device, own_progress, own_rank
 from executor.train import Trainer, gather_results, measured
 from planner.spec import documents
 from planner.spec.plan import Plan

@@ -1,16 +1,15 @@
 """Apply: one function turns the plain model into a rank's share of a plan, in this order.
 
     1  the whole model on the meta device: shapes, no memory; or a user's module (executor.adapted)
-    2  cut to the rank's stages                     (executor.pipeline)
-    3  cut the sequences over cp                    (executor.context_parallel)
-    4  divide over tp, experts over ep and etp      (executor.tensor_parallel, .expert_parallel)
-    5  recompute where layers choose to             (executor.recompute)
-    6  split the backward where the schedule does   (executor.split_backward)
-    7  flat buffers with initial values             (executor.flat, executor.initial), whole
-                                                    (executor.replicated), in shards that the
-                                                    modules gather and scatter (executor.sharded)
-                                                    or by server (executor.served)
-    8  gradient reduction and optimiser             (executor.data_parallel)
+    2  cut to the rank's stages                     (executor.parallel: pipeline)
+    3  cut the sequences over cp                    (context_parallel)
+    4  divide over tp, experts over ep and etp      (tensor_parallel, expert_parallel)
+    5  recompute where layers choose to             (recompute)
+    6  split the backward where the schedule does   (split_backward)
+    7  flat buffers with initial values             (executor.states: flat), whole (replicated), in
+                                                    shards that the modules gather and scatter
+                                                    (sharded) or by server (served)
+    8  gradient reduction and optimiser             (data_parallel)
 
 The order matters: cutting first keeps later steps small, dividing before recomputing puts the
 collectives inside what is recomputed, and memory is taken only for what is left.
@@ -23,20 +22,21 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from executor import context_parallel, expert_parallel, flat, pipeline, tensor_parallel
 from executor.adapted import division as adapted
 from executor.adapted.model import adapt
-from executor.data_parallel import Unit, Updater
 from executor.formats import gradient_dtype, weight_dtype
-from executor.initial import alike_value, full_value
-from executor.mesh import Mesh
-from executor.model import Part, Transformer, meta_model
-from executor.recompute import recompute
-from executor.replicated import Replicated
+from executor.parallel import context_parallel, expert_parallel, pipeline, tensor_parallel
+from executor.parallel.mesh import Mesh
+from executor.parallel.recompute import recompute
+from executor.parallel.split_backward import Deferral, split
 from executor.sequence_cut import SequenceCut, cut_of
-from executor.served import Served, assign
-from executor.sharded import Sharded, watch
-from executor.split_backward import Deferral, split
+from executor.states import flat
+from executor.states.data_parallel import Unit, Updater
+from executor.states.replicated import Replicated
+from executor.states.served import Served, assign
+from executor.states.sharded import Sharded, watch
+from executor.transformer.initial import alike_value, full_value
+from executor.transformer.model import Part, Transformer, meta_model
 from planner.schedule.orders import SPLIT
 from planner.spec.plan import Plan
 
@@ -65,7 +65,7 @@ def apply(
 ) -> Share:
     """Build the rank's share of a plan, with initial values. The plan is known to be runnable.
 
-    seed: None gives all weights one value, which costs no time (executor.emulation).
+    seed: None gives all weights one value, which costs no time (executor.alone.emulation).
     module: a user's own, to be divided instead of the model that the plan describes.
     """
     layout = plan.layout

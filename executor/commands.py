@@ -42,9 +42,9 @@ def run(
     output_format: str = FORMAT,
 ) -> None:
     """Run a plan on this machine, one process per rank, and measure it."""
-    from executor.emulation import emulate
-    from executor.launch import run_plan
+    from executor.alone.emulation import emulate
     from executor.options import read_options
+    from executor.processes.launch import run_plan
     from executor.results import as_json, rows, title
     from planner.spec import documents, printing
     from planner.spec.plan import Plan

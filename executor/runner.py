@@ -2,11 +2,12 @@
 
 F     forward of a microbatch; its autograd graph is kept, its output only until it is sent
 B     backward from the received gradient, or from the loss times 1/(microbatches * dp * cp)
-I, W  the two halves of B                                   executor.split_backward
+I, W  the two halves of B                                   executor.parallel.split_backward
 SEND  never waits; the tensor is let go once a later message proves that it has arrived
 RECV  waits
-REDUCE_GRAD, OPTIMIZER   executor.data_parallel; the stages of a rank share one buffer, so the last
-                         REDUCE_GRAD and the last OPTIMIZER of the rank do the work for all of them
+REDUCE_GRAD, OPTIMIZER   executor.states.data_parallel; the stages of a rank share one buffer, so
+                         the last REDUCE_GRAD and the last OPTIMIZER of the rank do the work for
+                         all of them
 
 Between neighbouring stages on one rank (the turn of a V) tensors are handed over, not sent.
 """
@@ -23,10 +24,10 @@ from torch.autograd.graph import get_gradient_edge
 from executor.apply import Share
 from executor.data import Microbatches
 from executor.formats import weight_dtype
-from executor.head import widened
-from executor.mesh import Links, Mesh
-from executor.pipeline import settled_sends, travelling_shape
-from executor.prediction import most_likely
+from executor.parallel.mesh import Links, Mesh
+from executor.parallel.pipeline import settled_sends, travelling_shape
+from executor.parallel.prediction import most_likely
+from executor.transformer.head import widened
 from planner.schedule import lowering
 from planner.schedule.action import Action, Kind
 from planner.spec.plan import Plan

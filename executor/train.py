@@ -16,16 +16,17 @@ import torch
 import torch.distributed as dist
 
 from executor import data
+from executor.adapted.alike import check_alike
 from executor.adapted.source import build
 from executor.apply import Share, apply
-from executor.collectives import barrier
-from executor.head import loss_is_shared
 from executor.memory import AllocatorMeter, MemoryObserver, RawMemory, StorageMeter
-from executor.mesh import Mesh
 from executor.options import RunOptions
-from executor.progress import Progress
+from executor.parallel.collectives import barrier
+from executor.parallel.mesh import Mesh
+from executor.processes.progress import Progress
 from executor.recorder import RawSpan, Recorder, make_clock
 from executor.runner import Runner
+from executor.transformer.head import loss_is_shared
 from planner.spec.cluster import Backend
 from planner.spec.measured import Measured, StepTimes
 from planner.spec.plan import Plan
@@ -67,7 +68,10 @@ class Trainer:
         progress.mark("building the model")
         self.plan, self.mesh, self.device = plan, mesh, device
         self.options, self.progress = options, progress
-        module = None if options.module is None else build(options.module, options.seed)
+        module = None
+        if options.module is not None:
+            module = build(options.module, options.seed)
+            check_alike(module, mesh.everyone, device)
         seed = options.seed if same_weights else None
         self.share: Share = apply(
             plan, mesh, device, seed, options.learning_rate, options.clip_norm, module

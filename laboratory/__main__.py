@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from executor.supervisor import RunError
+from executor.processes.supervisor import RunError
 from laboratory import network
 from laboratory.experiment import Summary, Trial, compute_profile, summary, trials
 from laboratory.topology import TOPOLOGIES

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from executor.launch import run_plan
+from executor.processes.launch import run_plan
 from laboratory import links, network
 from laboratory.topology import Topology
 from planner.search import planning, question, variety

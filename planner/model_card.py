@@ -6,8 +6,10 @@ A layout (`--layout "tp=8 cp=2 ep=4 zero=3"`) shows one rank's share and its col
 from pathlib import Path
 from typing import Any, cast
 
-from planner.graph import drawing, graphml, parallelism, summary, transformer
+from planner.graph import graphml, summary, transformer
 from planner.graph.data_parallel import DataParallel
+from planner.graph.picture import drawing
+from planner.graph.structure import parallelism
 from planner.graph.view import RankView, Task, cp_problem, ep_problem, tp_problem
 from planner.spec import catalog, documents
 from planner.spec.divisors import not_divided

@@ -1,0 +1,1 @@
+"""The profiler measures the machine and captures the modules of users."""

@@ -1,0 +1,1 @@
+"""Reports compare, validate and show; they never import torch."""

@@ -18,7 +18,7 @@ from tests.examples import cpu_cluster, gpt2_like, llama_like
 
 pytest.importorskip("torch")
 
-from executor.launch import run_plan
+from executor.processes.launch import run_plan
 
 GPT2 = gpt2_like(hidden=64, heads=4, kv_heads=4, head_dim=16, ffn=256, vocab=515)
 LLAMA = llama_like(hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=176, vocab=512)

@@ -1,0 +1,1 @@
+"""Users' own transformers modules under a plan."""

@@ -1,4 +1,4 @@
-"""Tensor parallelism inside a user's layers, as executor.tensor_parallel does it in our own.
+"""Tensor parallelism inside a user's layers, as executor.parallel does it in our own.
 
 Blocks are entered by gathering rows and left by reducing and scattering sums; products are cut
 where the family says. GPT-2 keeps its matrices as [inputs, outputs]; its queries, keys and values
@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from executor.adapted.layer import AdaptedLayer
-from executor.collectives import Group
-from executor.model import Transformer
-from executor.tensor_parallel import FusedSlice, Gather, RowParallelLinear, Slice, share
+from executor.parallel.collectives import Group
+from executor.parallel.tensor_parallel import FusedSlice, Gather, RowParallelLinear, Slice, share
+from executor.transformer.model import Transformer
 
 AnySlice = Slice | FusedSlice
 STREAMS = ("hidden_states", "key_value_states")

@@ -47,6 +47,14 @@ class Family:
     decoder_layers: str | None = None
     decoder_norm: str | None = None
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Of all parts but the heads."""
+        tables = self.tokens, self.positions, self.types, self.table_norm
+        stacks = self.layers, self.norm, self.decoder_layers, self.decoder_norm
+        found = (*tables, *stacks, self.transform, self.pooler)
+        return tuple(path for path in found if path is not None)
+
 
 LLAMA = Cuts(
     enters=("self_attn", "mlp"),

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from executor.adapted.family import Cuts
-from executor.attention import Attention
-from executor.rotary import Rotary
+from executor.transformer.attention import Attention
+from executor.transformer.rotary import Rotary
 
 
 class Angles:
@@ -51,7 +51,7 @@ class AdaptedLayer(nn.Module):
         bias: Tensor | None = None,
         memory: Tensor | None = None,
     ) -> Tensor:
-        """As executor.layer.Layer."""
+        """As executor.transformer.layer.Layer."""
         given: dict[str, Any] = {}
         if self._angles is not None:
             given["position_embeddings"] = self._angles.like(x)

@@ -5,28 +5,23 @@
     head         the user's last norm and projection in one of the executor's heads
 
 So every plan that the executor runs for its own decoders and encoders it runs for these, with the
-user's code inside the layers. What cannot be divided is refused by name: other classes, dropout
-(a plan would draw other numbers than a single process), attention that does not go through
-torch's kernel, sequences over ranks (cp), selective recomputation (the core is not apart).
+user's code inside the layers. What cannot be is refused by name: executor.adapted.refused.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from executor.adapted.family import FAMILIES, Family, family_of, known
+from executor.adapted.family import FAMILIES, Family, family_of
 from executor.adapted.layer import AdaptedBias, AdaptedLayer, Angles
-from executor.bridge import Bridge
-from executor.embedding import Embedding, LearnedPositions, TokenTypes
-from executor.head import CrossEntropy, Head, Rows, SequenceClasses, TokenClasses
-from executor.model import Transformer, meta_model
+from executor.adapted.refused import problems
+from executor.transformer.bridge import Bridge
+from executor.transformer.embedding import Embedding, LearnedPositions, TokenTypes
+from executor.transformer.head import CrossEntropy, Head, Rows, SequenceClasses, TokenClasses
+from executor.transformer.model import Transformer
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
-
-DROPOUTS = ("attention_dropout", "dropout")
-"""Attributes that hold a rate and are no modules."""
 
 
 class Adapted(Transformer):
@@ -100,56 +95,9 @@ class Scaled(nn.Module):
 
 def adapt(module: nn.Module, plan: Plan) -> Adapted:
     """A user's module as the plan's model. Raises InputError by name where that cannot be."""
-    for problem in _problems(module, plan):
+    for problem in problems(module, plan):
         raise InputError(f"--module: {problem}")
     return Adapted(module, plan.workload.seq_len)
-
-
-def _problems(module: nn.Module, plan: Plan) -> Iterator[str]:
-    name = type(module).__name__
-    family = family_of(name)
-    if family is None:
-        yield f"{name} is not a known class; build one of {known()}"
-        return
-    yield from _unlike(module, FAMILIES[family], plan)
-    implementation = getattr(getattr(module, "config", None), "_attn_implementation", None)
-    if implementation != "sdpa":
-        yield f"attn_implementation={implementation}; build the model with attn_implementation=sdpa"
-    for path, part in module.named_modules():
-        rates = [part.p] if isinstance(part, nn.Dropout) else []
-        rates += [value for key in DROPOUTS if isinstance(value := getattr(part, key, 0), float)]
-        if any(rate > 0 for rate in rates):
-            yield (
-                f"{path} drops out {max(rates):g} of its values, other ones under every plan; set "
-                f"the rate to 0 in the model's configuration"
-            )
-    layout = plan.layout
-    if layout.cp > 1:
-        yield f"layout.cp={layout.cp} is not implemented for users' modules; plan with cp=1"
-    if any(c.recompute == "selective" for stage in plan.stages for c in stage.layers):
-        yield "recompute=selective needs the attention core apart; plan with none or full"
-
-
-def _unlike(module: nn.Module, family: Family, plan: Plan) -> Iterator[str]:
-    """Where the module is not the plan's model."""
-    layers = len(_children(module, family.layers))
-    if family.decoder_layers is not None:
-        layers += len(_children(module, family.decoder_layers))
-    vocab, hidden = module.get_submodule(family.tokens).weight.shape
-    own = sum(parameter.numel() for parameter in module.parameters())
-    meta = meta_model(plan.model, 1)
-    planned = sum(parameter.numel() for parameter in meta.parameters())
-    for key, here, there in (
-        ("layers", layers, plan.model.layers),
-        ("hidden", hidden, plan.model.hidden),
-        ("vocab", vocab, plan.model.stacks[0].embedding.vocab),
-        ("parameters", own, planned),
-    ):
-        if here != there:
-            yield (
-                f"{type(module).__name__} has {key}={here}, the plan's model {plan.model.name} has "
-                f"{there}; plan for the configuration of the same model"
-            )
 
 
 def _head(module: nn.Module, family: Family) -> Head | TokenClasses | SequenceClasses:

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from executor import refusals
-from executor.collectives import barrier
-from executor.rank import finish, join, own_device, own_progress, own_rank, under_launcher
+from executor.parallel.collectives import barrier
+from executor.processes.rank import finish, join, own_device, own_progress, own_rank, under_launcher
 from executor.training import bar, options, tasks
 from executor.training.session import Session
 from planner.spec import documents

@@ -3,7 +3,7 @@
 import torch
 import torch.distributed as dist
 
-from executor.mesh import Mesh
+from executor.parallel.mesh import Mesh
 from planner.spec.documents import InputError
 
 

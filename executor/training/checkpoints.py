@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch.distributed.checkpoint import CheckpointException
 
-from executor.data_parallel import Updater
-from executor.mesh import Mesh
+from executor.parallel.mesh import Mesh
+from executor.states.data_parallel import Updater
 from executor.training import record, state
 from executor.training.options import TrainOptions
 from planner.spec import documents

@@ -5,9 +5,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from executor import launch, refusals
-from executor.launch import held_bytes
-from executor.supervisor import supervise
+from executor import refusals
+from executor.processes import launch
+from executor.processes.launch import held_bytes
+from executor.processes.supervisor import supervise
 from executor.training import bar, checkpoints, history, record, tasks
 from executor.training.options import TrainOptions, words
 from executor.training.session import RESULT

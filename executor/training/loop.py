@@ -15,10 +15,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from executor import collectives, data
+from executor import data
 from executor.apply import Share, apply
-from executor.mesh import Mesh
-from executor.progress import BUILDING, Progress
+from executor.parallel import collectives
+from executor.parallel.mesh import Mesh
+from executor.processes.progress import BUILDING, Progress
 from executor.runner import Runner
 from executor.train import counts_loss
 from executor.training.history import StepRecord

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from executor.mesh import Mesh
-from executor.progress import Progress
+from executor.parallel.mesh import Mesh
+from executor.processes.progress import Progress
 from executor.training import agreement, history, tasks
 from executor.training.checkpoints import Checkpoints
 from executor.training.history import StepRecord

@@ -5,8 +5,8 @@ AdamW's two moments:
 
     weight/NAME   exp_avg/NAME   exp_avg_sq/NAME        each of the whole parameter's shape
 
-Ranks write the boxes (executor.boxes) of the pieces that they are the first to hold, so every
-element is written once; they read the boxes of all their pieces, whoever wrote them, which is
+Ranks write the boxes (executor.states.boxes) of the pieces that they are the first to hold, so
+every element is written once; they read the boxes of all their pieces, whoever wrote them, which is
 all that resharding is: a checkpoint knows no plan.
 """
 
@@ -40,9 +40,9 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from executor.boxes import Sizes, of_piece
-from executor.data_parallel import Updater
-from executor.mesh import Mesh
+from executor.parallel.mesh import Mesh
+from executor.states.boxes import Sizes, of_piece
+from executor.states.data_parallel import Updater
 
 KINDS = ("weight", "exp_avg", "exp_avg_sq")
 Key = tuple[str, Sizes]

@@ -1,0 +1,1 @@
+"""The cost model against measured runs and profiles: fits, held-out errors, bands."""

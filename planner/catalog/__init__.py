@@ -1,0 +1,1 @@
+"""Models, devices, clusters, runtimes, calibrations and runs, each number with its source."""

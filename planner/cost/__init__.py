@@ -1,0 +1,1 @@
+"""How long and how many bytes: operators, collectives, blocks, stages, memory."""

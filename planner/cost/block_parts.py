@@ -15,9 +15,10 @@ import numpy as np
 
 from planner.cost.column import larger
 from planner.cost.deferred import Aside
-from planner.graph import elements, recompute, transformer
-from planner.graph.attention import CORE_KINDS
+from planner.graph import recompute, transformer
 from planner.graph.operator import Block, Collective, LayerKind, Node, Operator
+from planner.graph.parts import elements
+from planner.graph.parts.attention import CORE_KINDS
 from planner.graph.view import RankView
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import SelectiveRule
@@ -108,7 +109,7 @@ def _entered(graph: nx.DiGraph, operators: Iterable[Operator]) -> Iterator[Opera
 
 
 def _enters(node: Collective) -> bool:
-    """Whether it stands before a block (planner.graph.exchange)."""
+    """Whether it stands before a block (planner.graph.parts.exchange)."""
     reduces = node.op in ("reduce_scatter", "all_reduce")
     return node.axis == "tp" and node.phase == "backward" and reduces
 

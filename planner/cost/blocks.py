@@ -31,8 +31,8 @@ from planner.cost.exchange import Exchange
 from planner.cost.host import Host
 from planner.cost.operators import OperatorTimes
 from planner.cost.timed import Timed
-from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Block, Collective, LayerKind, Node, Operator
+from planner.graph.parts.attention import CORE_KINDS
 from planner.graph.view import RankView
 from planner.spec.calibration import Calibration
 from planner.spec.cluster import ClusterSpec
@@ -74,6 +74,7 @@ class BlockCost:
     saved_bytes: float
     selective_bytes: float
     checkpoint_bytes: float
+    saved_left_bytes: float
     selective_left_bytes: float
     checkpoint_left_bytes: float
     widest_bytes: float
@@ -169,6 +170,7 @@ class Blocks:
             fused_gate=self.runtime.fused_gate,
             pads_experts=self.runtime.pads_experts and self.workload.dtype in LOW_PRECISION,
             fused_expert_bias=self.runtime.fused_expert_bias,
+            quantized_inputs=self.runtime.quantizes_inputs and self.workload.dtype in LOW_PRECISION,
             dtype=self.stored,
             cp=cp,
             cp_style=cp_style,
@@ -277,6 +279,7 @@ class Blocks:
             saved_bytes=saved,
             selective_bytes=kept_selective,
             checkpoint_bytes=parts.saved[2],
+            saved_left_bytes=larger(parts.aside_bytes - saved, 0),
             selective_left_bytes=larger(parts.aside_bytes - kept_selective, 0),
             checkpoint_left_bytes=larger(parts.aside_bytes - parts.saved[2], 0),
             widest_bytes=parts.widest_bytes,

@@ -11,14 +11,15 @@ in flight, n layers of which r recompute:
     optimizer    P * (8 + 4 [master]) / d   (/ d from ZeRO 1 on; 16 for fp64; parameter servers:
                                             P / d and the largest parameter instead of P)
     activations  k * (n - r) * saved + k * r * kept     kept: what recomputation leaves
-                 + h * r * max(0, aside - kept)         of h microbatches between the halves of a
-                                            split backward: what I puts aside for W
+                 + h * (n - r) * max(0, aside - saved)  of h microbatches between the halves of a
+                 + h * r * max(0, aside - kept)         split backward: what I puts aside for W
                                             (planner.cost.deferred) in place of it
                  + [r > 0] saved            what of the layer being recomputed is made again
                  + [first] k * tokens + [last] k * head
     logits       2 * rows * vocab / tp      gradient and probabilities beside the saved ones, or
                                             all that a runtime needs per logit (logit_bytes)
     buffers      2 * widest activation gradient + largest weight gradient before it is added
+                 + the step's tokens and targets, tables of positions
                  + transfers between stages + the padded shard of ZeRO 1 and up, or what a
                    server receives
                  + one layer's gradients (ZeRO 2 and 3) and two gathered layers (ZeRO 3)
@@ -39,10 +40,11 @@ from planner.cost.candidates import Candidates, Ints
 from planner.cost.collectives import Floats
 from planner.cost.pipeline import ends_in_flight, halfway, in_flight
 from planner.cost.stages import Held, gradient_bytes, stage_parameters
-from planner.graph.elements import FP32_BYTES
 from planner.graph.operator import Block
+from planner.graph.parts.elements import FP32_BYTES
 from planner.schedule import alive
 from planner.schedule.orders import ONE_CHUNK, orders
+from planner.spec.model import ModelSpec
 from planner.spec.runtime import Recompute
 from planner.spec.workload import WEIGHT_COPY_BYTES
 
@@ -55,6 +57,13 @@ LEFT: dict[Recompute, str | None] = {
     "full": "checkpoint_left_bytes",
 }
 """What a split backward leaves more than that between its halves."""
+SAVED_LEFT: dict[Recompute, str | None] = {
+    "selective": "saved_left_bytes",
+    "full": "saved_left_bytes",
+}
+"""What it leaves more than that of a layer that does not recompute."""
+INDEX_BYTES = 8
+"""A token or a target."""
 
 
 Columns = NDArray[np.bool_]
@@ -224,8 +233,27 @@ def passing_line(tables: BlockTables) -> tuple[Floats, Floats]:
 
 def _gradients(tables: BlockTables) -> Floats:
     fresh = _widest(tables, "weight_gradient_bytes")
-    buffers: Floats = 2 * _widest(tables, "widest_bytes") + fresh
+    buffers: Floats = 2 * _widest(tables, "widest_bytes") + fresh + _inputs(tables)[:, None]
     return buffers
+
+
+def _inputs(tables: BlockTables) -> Floats:
+    """The step's tokens and targets, and cosines and sines of all positions, [N]."""
+    candidates, model = tables.candidates, tables.blocks.model
+    seq = tables.blocks.workload.seq_len
+    tokens = candidates.microbatches * candidates.micro_batch * seq / candidates.cp
+    return batch_bytes(model, tokens) + rotary_bytes(model, seq, tables.blocks.element_bytes)
+
+
+def batch_bytes(model: ModelSpec, tokens: Floats) -> Floats:
+    """Tokens of every stack and targets."""
+    return (len(model.stacks) + 1) * INDEX_BYTES * tokens
+
+
+def rotary_bytes(model: ModelSpec, seq_len: int, element_bytes: int) -> int:
+    """Tables of cosines and sines, where heads are rotated."""
+    rotated = max(kind.attention.rotary_dim for stack in model.stacks for kind in stack.kinds)
+    return 2 * seq_len * rotated * element_bytes
 
 
 def _transfers(tables: BlockTables) -> Floats:
@@ -239,7 +267,8 @@ def kept_bytes(tables: BlockTables) -> Floats:
 
 def left_bytes(tables: BlockTables) -> Floats:
     """What one microbatch keeps more between the halves of a split backward, [N, S]."""
-    return tables.over_recomputed(LEFT)
+    whole = tables.over_layers("saved_left_bytes") - tables.over_recomputed(SAVED_LEFT)
+    return whole + tables.over_recomputed(LEFT)
 
 
 def _of_chunks(blocks: Blocks, chunks: Candidates) -> Floats:

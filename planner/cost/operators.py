@@ -31,8 +31,8 @@ import numpy as np
 
 from planner.cost.column import larger
 from planner.cost.matmul import DEPTH, share_of_peak, shares_of_peak
-from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Dims, Operator
+from planner.graph.parts.attention import CORE_KINDS
 from planner.spec.cluster import Accelerator, ClusterSpec
 from planner.spec.documents import InputError
 from planner.spec.profile import OperatorSample, Phase, Profile

@@ -11,7 +11,7 @@ its gradients,
     reduce = all_reduce over tp of the replicated parameters (sequence parallelism)
            + all_reduce over {first, last} of tied embeddings (pp > 1)
            + ZeRO 0: all_reduce over dp*cp; ZeRO 1: reduce_scatter over dp*cp
-             parameter servers: push to them (executor.served)
+             parameter servers: push to them (executor.states.served)
 
 and updates its parameters (norm with one number summed over all ranks, AdamW on the own share,
 zeroing; ZeRO 1 and 2 gather the new weights, and workers pull them from servers). ZeRO 2 scatters

@@ -10,8 +10,8 @@ from typing import Any
 
 import networkx as nx
 
-from planner.graph import repetition
 from planner.graph.operator import Collective, Operator, Split
+from planner.graph.structure import repetition
 from planner.spec.documents import InputError
 from planner.spec.graph import GraphDocument, GraphOperator, GraphSplit, Totals
 

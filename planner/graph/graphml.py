@@ -10,10 +10,10 @@ module, `signature` is equal for equal blocks, and a collective has kind `collec
 
 import networkx as nx
 
-from planner.graph import outline
-from planner.graph.fingerprint import facts
 from planner.graph.operator import Collective, Node
-from planner.graph.outline import Block
+from planner.graph.structure import outline
+from planner.graph.structure.fingerprint import facts
+from planner.graph.structure.outline import Block
 
 Value = str | int | float | bool
 HEADER = "<?xml version='1.0' encoding='utf-8'?>"

@@ -45,7 +45,7 @@ class Operator:
     """One operator on one rank.
 
     name: unique in its graph (`layer3.attention.q`). kind and dims: what is computed, in the
-    words that the profiler times (see planner.graph.elements). forward_flops,
+    words that the profiler times (see planner.graph.parts.elements). forward_flops,
     input_gradient_flops, weight_gradient_flops: matrix-product FLOPs. kernel_share: the part of
     them that a kernel which skips masked keys computes. forward_bytes, backward_bytes: read and
     written once each. parameters: elements held by this rank. replicated: the parameters are

@@ -21,9 +21,9 @@ from itertools import count
 
 import networkx as nx
 
-from planner.graph import elements
-from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Collective, Node, Operator
+from planner.graph.parts import elements
+from planner.graph.parts.attention import CORE_KINDS
 from planner.graph.view import RankView
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import Recompute, SelectiveRule

@@ -5,9 +5,9 @@ The same FLOPs and bytes as in a model's graph (tests hold the two together). Ba
 is attention that stores its scores.
 """
 
-from planner.graph import elements
-from planner.graph.attention import core_operator
 from planner.graph.operator import Operator
+from planner.graph.parts import elements
+from planner.graph.parts.attention import core_operator
 from planner.graph.view import RankView
 from planner.spec.layer import MLP, Attention
 

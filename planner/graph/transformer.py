@@ -14,12 +14,12 @@ import itertools
 
 import networkx as nx
 
-from planner.graph import assembly, elements
-from planner.graph.assembly import Assembly
-from planner.graph.embedding import embedding
-from planner.graph.head import head
-from planner.graph.layer import layer
 from planner.graph.operator import Collective, Node, Operator
+from planner.graph.parts import assembly, elements
+from planner.graph.parts.assembly import Assembly
+from planner.graph.parts.embedding import embedding
+from planner.graph.parts.head import head
+from planner.graph.parts.layer import layer
 from planner.graph.view import RankView, encoder_view
 from planner.spec.model import ModelSpec
 from planner.spec.profile import Phase

@@ -40,6 +40,7 @@ class RankView:
     fused_gate: one kernel per gated activation, which makes the activated gate again.
     pads_experts: the rows of each expert are copied to a multiple of what its products need, and
     back. fused_expert_bias: the bias behind an expert is added by its product.
+    quantized_inputs: products of layers keep their inputs for the backward in one byte an element.
     task: train has a backward; prefill fills the cache with a prompt; decode adds one token to
     each sequence (seq is 1 then).
     """
@@ -53,6 +54,7 @@ class RankView:
     fused_gate: bool = False
     pads_experts: bool = False
     fused_expert_bias: bool = True
+    quantized_inputs: bool = False
     dtype: str = "bf16"
     source: int | None = None
     cp: int = 1

@@ -1,9 +1,10 @@
 """Alive: how many chunk-microbatches hold their activations, counted from the orders.
 
 A forward adds one on its stage. A whole backward frees it; where the backward is split, the weight
-gradient does, which needs the inputs of the matrix products. What the input gradient alone could
-free earlier (attention, norms) is left out, so the count is an upper bound in bytes. Where a layer
-recomputes, the input gradient adds: it leaves operands of products in place of a checkpoint.
+gradient does, which needs both operands of the matrix products. What the input gradient alone could
+free earlier (attention, norms) is left out, so the count is an upper bound in bytes. Where both
+operands are more than what was kept (a checkpoint, or rows that tp gathers for the gradient only),
+the input gradient adds.
 """
 
 import numpy as np

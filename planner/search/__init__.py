@@ -1,0 +1,1 @@
+"""Which plan is best: from a question to plans with their predictions and reasons."""

@@ -2,12 +2,12 @@
 
     held = weights + gradients + optimiser        always
          + sum over its stages of microbatches alive * what one of them keeps
-         + those between I and W * what recomputing layers then hold more
+         + those between I and W * what they then hold more
          + an instant's buffers                   while a backward runs
 
 A forward adds what its stage keeps; a whole backward frees it, and where the backward is split the
-weight gradient does, because it needs the inputs of the matrix products, which a layer that
-recomputes has not kept: its input gradient leaves them. An instant's buffers
+weight gradient does, because it needs both operands of the matrix products: the input gradient
+leaves them, which may be more than was kept. An instant's buffers
 (logits' gradients, the layer made again, gathered layers, messages) are the bound's own
 (planner.cost.memory), so the peak never exceeds it. Left out: what an input gradient could free
 early, and the allocator.

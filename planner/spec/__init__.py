@@ -1,0 +1,1 @@
+"""The words that all rooms speak, and their documents on disk."""

@@ -29,7 +29,7 @@ class Accelerator(Document):
     SCHEMA = "accelerator/1"
 
     name: str
-    kind: Literal["cuda", "rocm", "tpu", "hpu", "cpu"]
+    kind: Literal["cuda", "rocm", "tpu", "hpu", "npu", "cpu"]
     memory_bytes: float | None = pydantic.Field(default=None, gt=0)
     memory_bandwidth_bytes_per_second: float | None = pydantic.Field(default=None, gt=0)
     peak_flops: dict[Dtype, float] = {}

@@ -129,6 +129,8 @@ def _head(model: ModelSpec) -> Iterator[str]:
             f"model.head.classes={head.classes} differs from the vocabulary {model.vocab}; "
             f"only a language model over the tokens is implemented"
         )
+    if "classification" in head.kind and head.classes < 2:
+        yield "model.head.classes=1 is a regression, which is not implemented; give it 2 or more"
     if head.pooler and head.kind != "sequence_classification":
         yield f"model.head.pooler=true with kind={head.kind} is not implemented"
     if head.transform and head.kind != "language_model":

@@ -74,8 +74,9 @@ class Runtime(Document):
     loss_passes: how often the loss reads or writes fp32 logits, forward and backward together.
     fused_norms, fused_gate: one kernel each, which keeps its 16-bit inputs only.
     pads_experts: in fp8 and fp4 the rows of each expert are copied to a multiple of what a product
-    needs, and back (planner.graph.feed_forward). fused_expert_bias: the bias behind an expert is
-    added by its product, else by operations of their own.
+    needs, and back (planner.graph.parts.feed_forward). fused_expert_bias: the bias behind an
+    expert is added by its product, else by operations of their own. quantizes_inputs: in fp8 and
+    fp4 the products of layers keep their quantised inputs for the backward, not those of 16 bits.
     layer_host_seconds: the floor the host needs to launch one layer forward and backward;
     expert_host_seconds: what each expert of the layer that a rank holds adds to it.
     waits_for_counts: the host waits for how many tokens each expert has (planner.cost.host).
@@ -135,6 +136,7 @@ class Runtime(Document):
     fused_gate: bool = False
     pads_experts: bool = False
     fused_expert_bias: bool = True
+    quantizes_inputs: bool = False
     layer_host_seconds: float = pydantic.Field(default=0.0, ge=0)
     expert_host_seconds: float = pydantic.Field(default=0.0, ge=0)
     waits_for_counts: bool = False

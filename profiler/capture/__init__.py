@@ -1,0 +1,1 @@
+"""A graph from any nn.Module, without its memory."""

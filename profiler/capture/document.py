@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from planner.graph import repetition
+from planner.graph.structure import repetition
 from planner.spec.documents import InputError
 from planner.spec.graph import (
     UNCLASSIFIED,

@@ -1,0 +1,1 @@
+"""Profiles and clusters from what other tools measured."""

@@ -1,0 +1,1 @@
+"""Measured runs against predictions: scores, baselines, the study (docs/validation.md)."""

@@ -132,6 +132,24 @@ Last, what tensor parallelism hides in the backward of Megatron-LM and nanotron,
 of Ultra-Scale above; these rows were not looked at for it: InternEvo 10.3 to 7.1 % (in band 52
 to 85 %), MegaScale's baseline 13.1 to 11.1, Gaudi 2 16.8 to 13.7.
 
+What fp8 keeps for the backward has a source since (TransformerEngine's linear layers: one byte
+an element; Megatron's fused SwiGLU: its inputs only). All these runs ran, so peaks above the
+memory are wrong unless layers recompute: of 38 dense runs of Megatron-Bridge in fp8 33 were
+before, 13 are now.
+
+Five more files on 2026-11-30, 67 runs, blind once more: Megatron-Bridge 26.04 6.1 % median (31 of
+32 in the band), Llama 3, Nemotron-4 340B and MT-NLG as their reports tell them 13.1 (Llama 3 38 to
+50 % too slow), NeMo Megatron of 2022 on A100 15.4, MaxText on TPU7x 169 (its 3D torus was not in
+the catalog), Trainium 36.3. What followed, with a source each and nothing fitted: FSDP under tensor
+or pipeline ranks is read as torchtitan, since FSDP in a plain loop has neither; PyTorch's pipeline
+stages reduce gradients once a step (torch/distributed/pipelining/stage.py; Llama 3 48 to 4 %,
+torchtitan 7.4 to 6.4); Megatron-LM is that of its year, without overlap of the reduction and
+without FlashAttention before 2024, and on A100 where no year is told (MegaScale's baseline, whose
+commit is of January 2023, 11.1 to 2.6 %; NeMo Megatron of 2022, whose rows say so, 15.4 to 6.5);
+the torus of TPU7x (169 to 12.6); NeMo and Megatron train DeepSeek-V3's layer for a further token
+and leave room for it on the last stage, as Megatron-Bridge's layouts of it do (26.04 keeps its
+6.1 %).
+
 What is left: too fast where Megatron-Bridge's recipes keep activations in the hosts' memory (full
 sharding on GB200, 13 to 24 %: 20 to 92 layers, scripts/performance/configs/llama), which no
 column tells and which would not fit otherwise (1.7 to 2.6 times the memory is predicted): of
@@ -139,19 +157,21 @@ Llama-3 70B a layer keeps 5.4 GB, for which a Grace's 512 GB/s, shared by two de
 as long as the forward beside them, and with 200 to 225 GB/s for the 40 layers of the recipe the
 rows are 8 % too fast to 2 % too slow; gpt-oss (12 to 40 % too fast, on racks 23 to 35 %:
 attention is not what is missing, since twice the sequence costs nothing more); mixtures that
-recompute parts of a layer, and DeepSeek-V3 with its layer for a further token (4 % of the FLOPs),
-which no column tells either; the release 25.09, whose mixtures drop tokens, 28 % too fast to 89 %
-too slow; Qwen3-30B without dropping on H100, which took two to three times what is predicted: the
-maintainers call it a regression (issue 1998 of Megatron-Bridge), and found the host's time to
-split layers for the overlap of exchanges to be the cause for Qwen3-235B on B200 (pull request
-1760: 20.1 to 16.9 s without that overlap); torchtitan without torch.compile, about 15 % slower
-than with it, is told apart by a note only; small microbatches under FSDP on H100 (13b, 2
-sequences) are 20 % slower than predicted, perhaps because gathering takes multiprocessors. Of the
+recompute parts of a layer, which no column tells either; the release 25.09, whose mixtures drop
+tokens, 28 % too fast to 89 % too slow; Qwen3-30B without dropping on H100, which took two to three
+times what is predicted: the maintainers call it a regression (issue 1998 of Megatron-Bridge; 18 %
+too fast in 26.04), and found the host's time to split layers for the overlap of exchanges to be
+the cause for Qwen3-235B on B200 (pull request 1760: 20.1 to 16.9 s without that overlap);
+torchtitan without torch.compile, about 15 % slower than with it, is told apart by a note only;
+small microbatches under FSDP on H100 (13b, 2 sequences) are 20 % slower than predicted, perhaps
+because gathering takes multiprocessors. Of the
 eleven files: NeMo 25.05 on GB200 (15 to 26 % too fast, DeepSeek-V3 three times; turning the
 overlap of tensor parallelism off, as its recipe of Llama 3.1 405B does above 128 devices, changes
 nothing that is measured); Paxml (17 % too fast); InternEvo where the optimiser is divided over
-512 and more (22 %); MI250X and Gaudi 2, whose kernels a lent calibration does not know; GPT-OSS
-120B under AutoModel, whose row tells no ep.
+512 and more (22 %); MI250X, Gaudi 2 and Trainium (30 to 43 % too fast), whose kernels a lent
+calibration does not know; GPT-OSS 120B under AutoModel, whose row tells no ep. Of the last five:
+MT-NLG (12 to 15 % too fast; microbatches of one sequence are in BLOOM's log, too); mixtures on
+TPU7x, whose experts are gathered and not exchanged (gpt-oss 56 % too fast).
 
 """
 

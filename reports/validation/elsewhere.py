@@ -16,7 +16,7 @@ from reports.validation.validation import Validation, validate
 
 Chosen = Callable[[Outcome], bool]
 
-MIXTURES = ("deepseek", "qwen3", "gpt-oss", "grok")
+MIXTURES = ("deepseek", "qwen3", "gpt-oss", "gpt oss", "grok", "kimi")
 """Models of Megatron-Bridge and NeMo that have experts."""
 
 RACKS = ("gb200", "gb300")
@@ -79,6 +79,16 @@ PARTS: tuple[tuple[str, str, Chosen], ...] = (
         lambda o: not _is_mixture(o) and _in_racks(o),
     ),
     ("NeMo, mixtures (Grok-1, DeepSeek-V3; H100, GB200)", "dgxc_nemo", _is_mixture),
+    (
+        "Megatron-Bridge 26.04, dense (H100, GB200, GB300)",
+        "megatron_bridge_2604",
+        lambda o: not _is_mixture(o),
+    ),
+    (
+        "Megatron-Bridge 26.04, mixtures (H100, B200, B300, GB200, GB300)",
+        "megatron_bridge_2604",
+        _is_mixture,
+    ),
     ("NeMo AutoModel, mixtures, H100", "automodel", _all),
     (
         "MLPerf 4.0 and 5.1, dense, 64-11,616 H100, B200, GB200, GB300",
@@ -89,11 +99,20 @@ PARTS: tuple[tuple[str, str, Chosen], ...] = (
     ("Primus, MI300X", "primus", _all),
     ("Megatron-DeepSpeed, MI250X", "lumi", _all),
     ("Megatron-LM, 175B on 256-12,288 A100 (MegaScale's baseline)", "megascale_baseline", _all),
+    ("NeMo Megatron of 2022, A100", "nemo_megatron_2208", _all),
+    (
+        "Llama 3, Nemotron-4 340B, MT-NLG on 1,536-16,384 H100 and A100",
+        "technical_reports",
+        _all,
+    ),
     ("InternEvo, A100", "internevo", _all),
     ("FSDP of IBM, A100 and H100", "ibm_fsdp", _all),
     ("MaxText and Paxml, H100", "dgxc_jax", _all),
     ("MaxText, TPU v4, v5e, v5p and v6e", "maxtext_tpu", _all),
+    ("MaxText, TPU7x, dense", "ironwood", lambda o: not _is_mixture(o)),
+    ("MaxText, TPU7x, mixtures", "ironwood", _is_mixture),
     ("Megatron-LM, Gaudi 2", "gaudi2", _all),
+    ("NxD, Trainium", "neuron", _all),
 )
 
 

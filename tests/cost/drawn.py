@@ -30,6 +30,7 @@ TRAITS = {
     "expert_host_seconds": st.sampled_from([0.0, 1e-5]),
     "waits_for_counts": st.booleans(),
     "fused_expert_bias": st.booleans(),
+    "quantizes_inputs": st.booleans(),
     "layer_host_seconds": st.sampled_from([0.0, 1e-4]),
     "microbatch_seconds": st.sampled_from([0.0, 1e-4]),
     "stage_floor_seconds": st.sampled_from([0.0, 1e-4]),

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from planner.cost import overlap
 from planner.cost.blocks import BlockCost, Blocks
 from planner.cost.divisions import Division
-from planner.graph.attention import CORE_KINDS
 from planner.graph.operator import Collective
+from planner.graph.parts.attention import CORE_KINDS
 from planner.spec.cluster import ClusterSpec
 from planner.spec.layout import Layout
 from tests.cost.drawn import asked, wide, with_traits

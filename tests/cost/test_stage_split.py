@@ -76,3 +76,22 @@ def test_the_ultra_scale_split_by_hand() -> None:
     layer = layer_parameters(asked, *asked.order[0])
     wide_head = asked.replace(head=asked.head.replace(classes=layer * 4 // asked.hidden))
     assert usual_counts(wide_head, COST, 4) == (4, 4, 4, 0)
+
+
+@given(depths, st.integers(1, 3))
+def test_layers_for_further_tokens_leave_room_on_the_last_stage(
+    depth: tuple[int, int], further: int
+) -> None:
+    layers, pp = depth
+    plain = model(layers, 96)
+    asked = plain.replace(head=plain.head.replace(mtp_layers=further))
+    counts = usual_counts(asked, plain_runtime(), pp)
+    assert (len(counts), sum(counts)) == (pp, layers)
+    assert pp == 1 or counts[-1] == max(0, (layers + further + 1) // pp - further - 1)
+
+
+def test_deepseek_is_cut_as_its_recipe_cuts_it() -> None:
+    plain = model(61, 96)
+    asked = plain.replace(head=plain.head.replace(mtp_layers=1))
+    assert usual_counts(asked, plain_runtime(), 16) == (4,) * 15 + (1,)
+    assert usual_counts(asked, plain_runtime(), 8) == (8,) * 7 + (5,)

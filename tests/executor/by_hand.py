@@ -1,6 +1,7 @@
 """Training loops as they are written by hand with torch's own parallelism, beside the executor's.
 
-The model is the executor's, whole and plain (executor.model); only how it is divided differs:
+The model is the executor's, whole and plain (executor.transformer.model); only how it is divided
+differs:
 
     ddp        DistributedDataParallel, no_sync in all but the last microbatch
     fsdp2      fully_shard of every layer, then of what is left
@@ -32,9 +33,9 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.parallel import DistributedDataParallel
 
 from executor.formats import weight_dtype
-from executor.initial import full_value
-from executor.mesh import Mesh
-from executor.model import Transformer, meta_model
+from executor.parallel.mesh import Mesh
+from executor.transformer.initial import full_value
+from executor.transformer.model import Transformer, meta_model
 from planner.spec.plan import Plan
 from tests.executor.plans import LEARNING_RATE, SEED
 

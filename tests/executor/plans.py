@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from executor import data
-from executor.initial import full_value
-from executor.model import Transformer, meta_model
+from executor.transformer.initial import full_value
+from executor.transformer.model import Transformer, meta_model
 from planner.spec.layout import Layout, even_counts, make_stages
 from planner.spec.model import ModelSpec
 from planner.spec.plan import Plan

@@ -5,7 +5,7 @@ import torch
 
 from executor import data
 from executor.apply import apply
-from executor.mesh import make_mesh
+from executor.parallel.mesh import make_mesh
 from executor.recorder import Recorder, make_clock
 from executor.runner import Runner
 from executor.train import counts_loss

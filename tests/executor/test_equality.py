@@ -13,11 +13,11 @@ import torch
 
 from executor import data
 from executor.apply import apply
-from executor.mesh import close_mesh, make_mesh
+from executor.parallel.mesh import close_mesh, make_mesh
 from executor.recorder import Recorder, make_clock
 from executor.runner import Runner
+from executor.states.whole import Part, parts, whole
 from executor.train import counts_loss
-from executor.whole import Part, parts, whole
 from planner.spec import runnable
 from planner.spec.plan import Plan
 from tests.executor.plans import GLOBAL_BATCH, LEARNING_RATE, SEED, STEPS, make_plan, reference

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from executor.launch import held_bytes, run_plan
+from executor.processes.launch import held_bytes, run_plan
 from planner.spec.measured import Measured
 from tests.executor.plans import make_plan
 

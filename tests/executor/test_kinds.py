@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from executor import data, refusals
-from executor.relative_bias import RelativeBias
 from executor.training.language import Language
+from executor.transformer.relative_bias import RelativeBias
 from planner.spec import runnable
 from planner.spec.documents import InputError
 from tests.executor.kinds import KINDS

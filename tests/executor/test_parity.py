@@ -3,8 +3,9 @@
     make test-parity                     hundreds of plans
     PARITY_DRAWS=1000 make test-parity   as many as you like
 
-The default suite draws a few. What is drawn is legal for the planner's native runtime; the same
-fp64 comparison as in test_equality.
+The default suite draws a few. Models are of every kind, GPT-2 and Llama as often as all others
+together. What is drawn is legal for the planner's native runtime; the same fp64 comparison as in
+test_equality.
 """
 
 import os
@@ -20,7 +21,8 @@ from planner.search.legality import mesh_problems, runtime_problems
 from planner.spec import catalog
 from planner.spec.layout import Layout, make_stages
 from planner.spec.plan import Plan
-from tests.executor.plans import GLOBAL_BATCH, SPECS, make_plan, reference
+from tests.executor.kinds import MIXTURES
+from tests.executor.plans import ALL, GLOBAL_BATCH, SPECS, make_plan, reference
 from tests.executor.pool import RANKS, Pool
 from tests.executor.test_equality import check
 
@@ -60,9 +62,20 @@ def states(draw: Any, replicas: int, split: bool) -> dict[str, Any]:
 
 
 @st.composite
+def experts(draw: Any, ranks: int) -> dict[str, int]:
+    """Over how many ranks experts are divided, and each of them."""
+    ways = [(ep, etp) for ep in (1, 2, 4) for etp in (1, 2) if ranks % (ep * etp) == 0]
+    ep, etp = draw(st.sampled_from(ways))
+    return {"ep": ep, "etp": etp}
+
+
+@st.composite
 def plans(draw: Any) -> tuple[str, Plan]:
-    name, given = draw(st.sampled_from(sorted(SPECS))), draw(layouts())
-    layers, stages = SPECS[name].layers, given["pp"] * given.get("vpp", 1)
+    names = draw(st.sampled_from([sorted(SPECS), sorted(ALL.keys() - SPECS.keys())]))
+    name, given = draw(st.sampled_from(names)), draw(layouts())
+    if name in MIXTURES:
+        given |= draw(experts(given["dp"] * given["tp"] * given["cp"]))
+    layers, stages = ALL[name].layers, given["pp"] * given.get("vpp", 1)
     cuts = sorted(draw(st.integers(0, layers)) for _ in range(stages - 1))
     counts = tuple(b - a for a, b in zip([0, *cuts], [*cuts, layers], strict=True))
     each = GLOBAL_BATCH // given["dp"]

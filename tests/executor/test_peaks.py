@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from executor.mesh import close_mesh, make_mesh
 from executor.options import RunOptions
-from executor.progress import Progress
+from executor.parallel.mesh import close_mesh, make_mesh
+from executor.processes.progress import Progress
 from executor.train import Trainer, peak_bytes
 from planner.cost.blocks import Blocks
 from planner.search import told_layout

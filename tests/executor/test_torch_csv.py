@@ -12,12 +12,13 @@ from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 
 from planner.schedule import sheet
-from planner.schedule.orders import default_chunks, orders
+from planner.schedule.orders import V_SHAPED, default_chunks, orders
 from planner.spec.runtime import SCHEDULES
-from tests.executor.pool import Pool
+from tests.executor.pool import TIMEOUT, Pool
 
 WIDTH, ROWS = 6, 2
 RANKS, MICROBATCHES = 2, 4
+TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 
 
 def part(stage: int) -> nn.Module:
@@ -34,7 +35,7 @@ def batch(microbatches: int) -> tuple[Tensor, Tensor]:
 
 def run(rank: int, path: str, form: str, stages: list[list[int]]) -> dict[int, list[Tensor]] | None:
     """One step of torch's runtime; the gradients of the rank's stages."""
-    group = dist.new_group(list(range(RANKS)))
+    group = dist.new_group(list(range(RANKS)), timeout=TIMEOUT)
     if rank >= RANKS:
         return None
     count = sum(map(len, stages))
@@ -64,6 +65,8 @@ def alone(stages: int) -> list[list[Tensor]]:
 @pytest.mark.parametrize("form", ["compute_only", "compute_comms"])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_torch_runs_our_csv(pool: Pool, name: str, form: str, tmp_path: Path) -> None:
+    if name in V_SHAPED and TORCH < (2, 12):
+        pytest.skip("gloo of torch 2.11 cannot send to its own rank, as torch's runtime does")
     made = orders(name, RANKS, MICROBATCHES, default_chunks(name))
     written = sheet.compute_only if form == "compute_only" else sheet.with_communication
     (tmp_path / "schedule.csv").write_text(written(made))

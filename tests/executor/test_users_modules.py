@@ -6,19 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+from torch import distributed as dist
 from torch import nn
 from torch.nn import functional
 
 from executor import data, refusals
 from executor.adapted import source
+from executor.adapted.alike import check_alike
 from executor.adapted.model import Adapted, adapt
 from executor.apply import apply
-from executor.launch import run_plan
-from executor.mesh import close_mesh, make_mesh
+from executor.parallel.mesh import close_mesh, make_mesh
+from executor.processes.launch import run_plan
 from executor.recorder import Recorder, make_clock
 from executor.runner import Runner
+from executor.states.whole import parts, whole
 from executor.train import counts_loss
-from executor.whole import parts, whole
 from planner.spec.documents import InputError
 from planner.spec.huggingface.config import read_config
 from planner.spec.plan import Plan
@@ -165,6 +167,24 @@ def test_t5_with_tied_tables_scales_its_logits() -> None:
     assert torch.allclose(found, expected, rtol=1e-6)
 
 
+def checkpointing() -> nn.Module:
+    module: Any = users.gpt2()
+    module.activation_checkpointing_enable()
+    return module
+
+
+def frozen() -> nn.Module:
+    module: Any = users.gpt2()
+    module.transformer.wte.requires_grad_(False)
+    return module
+
+
+def hooked() -> nn.Module:
+    module: Any = users.gpt2()
+    module.transformer.ln_f.bias.register_hook(lambda gradient: 2 * gradient)
+    return module
+
+
 @pytest.mark.parametrize(
     ("made", "layout", "message"),
     [
@@ -172,6 +192,9 @@ def test_t5_with_tied_tables_scales_its_logits() -> None:
         (lambda: users.gpt2(n_layer=2), {}, "GPT2LMHeadModel has layers=2, .* has 4; plan for"),
         (lambda: users.gpt2(vocab_size=90), {}, "has vocab=90, the plan's model gpt2 has 97"),
         (lambda: users.gpt2(resid_pdrop=0.1), {}, "resid_dropout drops out 0.1 of its values"),
+        (checkpointing, {}, "checkpointing is on in transformer; .* plan with recompute=full"),
+        (frozen, {}, "transformer.wte.weight has requires_grad=False, and a plan trains every"),
+        (hooked, {}, "transformer.ln_f.bias has a hook, which would never be called"),
         (users.gpt2, {"cp": 2}, "layout.cp=2 is not implemented for users' modules"),
         (users.gpt2, {"recompute": "selective"}, "recompute=selective needs the attention core"),
     ],
@@ -179,6 +202,25 @@ def test_t5_with_tied_tables_scales_its_logits() -> None:
 def test_refused_by_name(made: Any, layout: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         adapt(made(), planned("gpt2", **layout))
+
+
+def unlike(rank: int, other: int | None) -> str:
+    module = nn.Linear(2, 3, dtype=torch.bfloat16)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+        module.bias.fill_(2.0 if rank == other else -2.0)
+    try:
+        check_alike(module, None if other is None else dist.group.WORLD, torch.device("cpu"))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_ranks_that_build_other_values_do_not_begin(pool: Pool) -> None:
+    assert set(pool.run(unlike, 9)) == {""}
+    (said,) = set(pool.run(unlike, 3))
+    assert said.startswith("--module: bias has other values on some rank than on others; draw")
+    assert unlike(0, None) == ""
 
 
 def test_another_attention_is_refused() -> None:

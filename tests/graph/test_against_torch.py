@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from executor.model import meta_model  # noqa: E402
+from executor.transformer.model import meta_model  # noqa: E402
 
 MODELS = [
     gpt2_like(),

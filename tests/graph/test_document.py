@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.graph import counts, document, repetition, transformer
+from planner.graph import counts, document, transformer
+from planner.graph.structure import repetition
 from planner.graph.view import RankView
 from planner.spec import catalog
 from planner.spec.documents import InputError, load, save

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.graph import graphml, transformer
-from planner.graph.fingerprint import facts
 from planner.graph.operator import Collective, Operator
+from planner.graph.structure.fingerprint import facts
 from planner.graph.view import RankView
 from tests.examples import gpt2_like, llama_like
 from tests.graph import shapes

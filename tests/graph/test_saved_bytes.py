@@ -53,9 +53,9 @@ import torch.distributed as dist  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: E402
 
-from executor.model import Transformer, meta_model  # noqa: E402
-from executor.recompute import recompute as recompute_layers  # noqa: E402
-from executor.tensor_parallel import divide  # noqa: E402
+from executor.parallel.recompute import recompute as recompute_layers  # noqa: E402
+from executor.parallel.tensor_parallel import divide  # noqa: E402
+from executor.transformer.model import Transformer, meta_model  # noqa: E402
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MODES = ("none", "selective", "full")

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import (
 )
 from torch.utils.flop_counter import FlopCounterMode
 
-from executor.model import Transformer, meta_model
+from executor.transformer.model import Transformer, meta_model
 from planner.graph import recompute, transformer
 from planner.graph.operator import Operator
 from planner.spec.model import ModelSpec

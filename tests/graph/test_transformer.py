@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from planner.graph import counts, inventory, recompute, transformer
-from planner.graph.attention import kernel_share
 from planner.graph.operator import Collective, Operator
+from planner.graph.parts.attention import kernel_share
 from planner.graph.view import RankView, cp_problem, ep_problem, tp_problem
 from planner.spec.layer import Attention, Experts
 from planner.spec.model import ModelSpec

@@ -1,6 +1,6 @@
 """The ledger: every collective of a sharded view, held to what torch.distributed really sends.
 
-tests/ledger/programs are small plain-torch programs; executor/sent.py records their
+tests/ledger/programs are small plain-torch programs; executor/alone/sent.py records their
 collectives under a fake process group. The formulas below are what the programs send, and what
 the graph must say, to the byte. Order is the order of execution, first to last.
 
@@ -16,7 +16,7 @@ tensor, all_to_all the rank's input, send_recv the one message a rank sends (and
 A group of one rank sends nothing. Where V is not a multiple of tp, the graph speaks of a rank
 with ceil(V/tp) rows; the last rank's share of the weights is smaller.
 
-a  tp with sequence parallelism                                  (executor.tensor_parallel)
+a  tp with sequence parallelism                                  (executor.parallel.tensor_parallel)
     embedding   forward   reduce_scatter tp  n*h*e         (vocabulary-parallel rows summed)
                 backward  all_gather     tp  n*h*e
     layer       per block (attention; cross-attention; MLP or shared expert; both of a parallel
@@ -38,7 +38,7 @@ a  tp with sequence parallelism                                  (executor.tenso
                 backward  reduce_scatter tp  n*h*e
     step        backward  all_reduce     tp  R*g           replicated parameters, once per stage:
                 norms, row-parallel biases, learned positions, routers; g bytes of a gradient.
-                R = sum over them of ceil(elements*e/64)*64/e in executor.flat, which starts
+                R = sum over them of ceil(elements*e/64)*64/e in executor.states.flat, which starts
                 every parameter at a 64-byte line.
 
 b  tp without sequence parallelism                               (Megatron-LM's f and g)
@@ -89,7 +89,7 @@ e  data parallelism over d ranks (dense parameters: d = dp*cp; experts: d = dp*c
     ZeRO 0      backward  all_reduce     dp  P*g               once per stage and step
     ZeRO 1      backward  reduce_scatter dp  P*g               once per stage and step
                           all_gather     dp  P*e               the new weights
-                P = executor.flat's size: sum of ceil(N*e/64)*64/e; ZeRO 1 rounds it up to d
+                P = executor.states.flat's size: sum of ceil(N*e/64)*64/e; ZeRO 1 rounds it up to d
                 (the norm of all gradients is one more all_reduce of 8 bytes, over all ranks)
     ZeRO 2      forward   all_gather     dp  padded(d)*e       FSDP2, reshard_after_forward=False
                 backward  reduce_scatter dp  padded(d)*g

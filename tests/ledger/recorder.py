@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from executor.sent import Recorder, Sent, exchanged
+from executor.alone.sent import Recorder, Sent, exchanged
 
 
 def record(

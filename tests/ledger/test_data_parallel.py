@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.model import meta_model
-from executor.sent import Sent, fake_group
+from executor.alone.sent import Sent, fake_group
+from executor.transformer.model import meta_model
 from planner.graph import data_parallel, transformer
 from planner.graph.data_parallel import DataParallel
 from planner.graph.view import RankView

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from executor.sent import Sent, fake_group
+from executor.alone.sent import Sent, fake_group
 from planner.graph import transformer
 from planner.graph.operator import Collective
 from planner.graph.view import RankView

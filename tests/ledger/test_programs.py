@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from executor.sent import Sent, fake_group
+from executor.alone.sent import Sent, fake_group
 from planner.spec.layer import Experts
 from planner.spec.model import ModelSpec
 from tests.examples import gpt2_like, llama_like

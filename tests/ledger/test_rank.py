@@ -66,6 +66,11 @@ def large_head() -> ModelSpec:
     return llama_like(hidden=512, head_dim=64, ffn=512, vocab=9001, max_positions=256)
 
 
+def tied_head() -> ModelSpec:
+    """A matrix that both ends share, as large as all layers."""
+    return gpt2_like(hidden=512, head_dim=128, ffn=2048, vocab=24001, max_positions=256)
+
+
 def wide_neox() -> ModelSpec:
     """Attention and MLP side by side: one gradient of both outputs."""
     spec = wide_llama()
@@ -121,6 +126,8 @@ MORE: list[Case] = [
     (wide_t5, "dp=4 tp=4 micro_batch=2", 64, "bf16", (9,)),
     (large_head, "dp=4 pp=2 micro_batch=1 zero=2", 16, "fp32", (0, 7)),
     (large_head, "dp=4 pp=2 micro_batch=1 zero=3", 16, "bf16", (7,)),
+    (tied_head, "dp=4 micro_batch=4 zero=3 recompute=full", 32, "bf16", (2,)),
+    (tied_head, "dp=4 micro_batch=4 zero=2", 32, "fp32", (2,)),
     (wide_llama, "dp=2 tp=2 pp=4 vpp=2 micro_batch=2 zero=1 schedule=zbv", 32, "bf16", (0, 8, 15)),
     (
         wide_llama,

@@ -12,15 +12,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.experimental._context_parallel import _attention as torchs
 
-from executor import collectives
-from executor.sent import Recorder, Sent, exchanged, fake_group
+from executor.alone.sent import Recorder, Sent, exchanged, fake_group
+from executor.parallel import collectives
 from tests.ledger.programs import attention
 from tests.ledger.programs.axes import Axes
 from tests.ledger.recorder import record
 
 RANKS = 4
 
-# torch 2.13 renamed them and warns at the old names, as executor.collectives says
+# torch 2.13 renamed them and warns at the old names, as executor.parallel.collectives says
 functional_all_gather = (
     getattr(functional, "all_gather_single", None) or functional.all_gather_tensor
 )

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from executor.layer import Layer
-from executor.rotary import Rotary
+from executor.transformer.layer import Layer
+from executor.transformer.rotary import Rotary
 from planner.spec.model import ModelSpec
 from profiler import layers
 from tests.examples import gpt2_like, llama_like, with_attention

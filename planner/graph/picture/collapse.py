@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from planner.graph import outline
 from planner.graph.operator import Node
-from planner.graph.outline import Block, Part
+from planner.graph.structure import outline
+from planner.graph.structure.outline import Block, Part
 
 
 @dataclass(frozen=True)

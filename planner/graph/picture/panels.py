@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 import networkx as nx
 
 from planner.graph.operator import Collective, Node, Operator
-from planner.graph.outline import Part
 from planner.graph.picture.collapse import Collapsed
 from planner.graph.picture.scene import BOX_HEIGHT, PANEL_PAD, row_top
+from planner.graph.structure.outline import Part
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import networkx as nx
 
 from planner.graph.operator import Node
-from planner.graph.outline import Part
 from planner.graph.picture import caption, layered, wiring
 from planner.graph.picture.collapse import Collapsed
 from planner.graph.picture.panels import Leaf, leaves
@@ -30,6 +29,7 @@ from planner.graph.picture.scene import (
     Wire,
     row_top,
 )
+from planner.graph.structure.outline import Part
 
 NODE_GAP, BEND_WIDTH = 14.0, 14.0
 NARROWEST, WIDEST = 120.0, 240.0

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.graph.operator import Node
-from planner.graph.outline import Part
+from planner.graph.structure.outline import Part
 
 BOX_HEIGHT = 40.0
 ROW_GAP = 30.0

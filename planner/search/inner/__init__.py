@@ -1,0 +1,1 @@
+"""For one outer choice: the cut into stages and the layers that recompute."""

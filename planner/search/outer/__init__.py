@@ -1,0 +1,1 @@
+"""All outer choices: the legal space, its bounds, the best of it."""

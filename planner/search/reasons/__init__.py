@@ -1,0 +1,1 @@
+"""Why this plan: neighbours, what would change the decision, remedies."""

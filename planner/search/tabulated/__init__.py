@@ -1,0 +1,1 @@
+"""Where ranks share cores: every row costed, the best of them replayed."""

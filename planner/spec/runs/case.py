@@ -8,8 +8,10 @@ unless told not to (runtime.experts_follow_tp) and whose degrees leave room, els
 of Megatron-Bridge say 1 for every mixture.
 A throughput without a sequence length is taken as one of USUAL_LENGTH, a microbatch that nothing
 tells as one sequence; torchtitan cuts a rank's batch into as many as the pipeline has ranks
-(pipeline_parallel_microbatches, in 2024 and early 2025; one sequence each since), and does not give
-gathered weights back between microbatches of a pipeline (fsdp_reshard_after_forward "default"). A
+(pipeline_parallel_microbatches, in 2024 and early 2025; one sequence each since). Under a pipeline
+it does not give gathered weights back between microbatches (fsdp_reshard_after_forward "default"),
+and PyTorch's stages keep whole gradients until the last of them (set_requires_gradient_sync(False)
+in torch/distributed/pipelining/stage.py): what ZeRO 1 sends and holds, whatever the row says. A
 row that tells FLOP/s or MFU only has a time where the caller counts the FLOPs of a step
 (planner/spec/runs/rate.py).
 Flags of the row (sequence_parallel, flash_attention) replace the runtime's; unknown ones stay.
@@ -27,23 +29,30 @@ from planner.spec.cluster import ClusterSpec
 from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
 from planner.spec.runs.cluster import cluster_of
-from planner.spec.runs.model import model_of
+from planner.spec.runs.model import model_of, with_further_tokens
 from planner.spec.runs.rate import seconds_by_rate
 from planner.spec.runs.run import Run
 from planner.spec.runs.runtime import nearest, runtime_of
 from planner.spec.runs.unusable import UnusableError
-from planner.spec.runtime import Recompute, Runtime
+from planner.spec.runtime import AXES, Recompute, Runtime
 from planner.spec.workload import Dtype, Workload
 
 FAILED = r"\boom\b|out[ _-]of[ _-]memory|crash|\bfailed\b"
 FROZEN_WEIGHTS = r"\bq?lora\b|\bpeft\b"
 PACKED = r"packed sequences"
-FULLY_SHARDED = r"fsdp|zero-?3|torchtitan|composer|torchtune|maxtext|levanter|foundry|automodel"
+FULLY_SHARDED = (
+    r"[fh]sdp|fully[-_ ]?shard|zero-?3|torchtitan|composer|torchtune|maxtext|levanter|foundry"
+    r"|automodel|lit-?gpt|olmo"
+)
 USUAL_LENGTH = 4096
 """Assumed: tokens of a sequence, of a throughput whose row does not say it."""
 
 COPIES = frozenset({"fsdp", "composer-fsdp", "torchtitan", "deepspeed"})
 """Runtimes whose rows leave out degrees that they do not use: dp takes all devices."""
+
+PREDICT_FURTHER = frozenset({"nemo", "megatron-core"})
+"""Runtimes whose recipes train a model's layers for further tokens: `m` in the pipeline layouts of
+DeepSeek-V3, NVIDIA-NeMo/Megatron-Bridge scripts/performance/configs/deepseek."""
 
 UNSHARED_EXPERTS = r"bridge"
 """Sources whose recipes leave every expert whole: expert_tensor_parallel_size=1 in all of
@@ -148,7 +157,11 @@ def case_of(run: Run, chosen: str | None = None, flops: Flops | None = None) -> 
     micro_batch, global_batch, of_batch = _batch(run, degrees)
     cluster, of_cluster = cluster_of(run, degrees["n_gpus"])
     model, of_model = model_of(run, run.seq_len, degrees["tp"])
-    runtime, of_runtime = runtime_of(run, chosen)
+    divided = [axis for axis in AXES if degrees[axis] > 1]
+    runtime, of_runtime = runtime_of(run, chosen, divided)
+    of_further: tuple[str, ...] = ()
+    if runtime.name in PREDICT_FURTHER:
+        model, of_further = with_further_tokens(model, run.model or "")
     runtime, of_traits = _with_flags(runtime, run, degrees["tp"])
     dtype, of_dtype = _dtype(run, cluster)
     zero, of_zero = _zero(run, runtime, degrees["pp"])
@@ -164,6 +177,7 @@ def case_of(run: Run, chosen: str | None = None, flops: Flops | None = None) -> 
         *of_cluster,
         *of_model,
         *of_runtime,
+        *of_further,
         *of_traits,
         *of_dtype,
         *of_zero,
@@ -364,8 +378,8 @@ def _dtype(run: Run, cluster: ClusterSpec) -> tuple[Dtype, tuple[str, ...]]:
 
 def _zero(run: Run, runtime: Runtime, pp: int) -> tuple[int, tuple[str, ...]]:
     zero, notes = _stage(run, runtime)
-    if zero == 3 and pp > 1 and runtime.name == "torchtitan":
-        return 2, (*notes, "torchtitan with pp gathers weights once a step, zero_stage 2")
+    if zero > 1 and pp > 1 and runtime.name == "torchtitan":
+        return 1, (*notes, "pp in PyTorch gathers and reduces once a step, costed as zero_stage 1")
     return zero, notes
 
 

@@ -1,99 +1,34 @@
 """The model of a measured run: from the catalog by its name, or from the sizes of the row.
 
 The catalog's entry is taken where the name means it and no known cell of the row contradicts it.
-Otherwise the sizes make a decoder of one kind of layer, by family:
-
-    gpt       learned positions, layer norms, biases, GELU MLP, tied table
-    llama     rotary positions, RMS norms, no biases, gated SiLU MLP, untied
-    nemotron  rotary positions, layer norms, no biases, squared ReLU (as ReLU), untied
-
-Some names stand for sizes that the row need not repeat (catalog/models/sizes.yaml).
-Unknown kv heads are the heads, an unknown ffn is 4 hidden (8/3 hidden where gated, rounded up to
-256), an unknown vocabulary that of the family; whatever is assumed is noted.
+Where a cell does, it counts, and the entry lends only what the row does not tell: the number of
+layers and the vocabulary always, the sizes of a layer if its width is the row's (a model cut to
+fewer layers, a padded vocabulary). Some names stand for sizes that the row need not repeat
+(planner/spec/runs/names.py); the rest is built from the row's sizes by family, from nothing but its
+number of parameters if need be (planner/spec/runs/sizes.py). Whatever is assumed is noted.
 """
 
 import functools
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import pydantic
-
-from planner.spec import catalog, documents
 from planner.spec.layer import Experts, LayerSpec
 from planner.spec.model import ModelSpec
+from planner.spec.runs.names import (
+    ITS_SIZE,
+    OTHER_LAYERS,
+    billions_in,
+    by_name,
+    further_tokens,
+    known_sizes,
+)
 from planner.spec.runs.run import Run
+from planner.spec.runs.sizes import Latent, Sizes, build, usual
 from planner.spec.runs.unusable import UnusableError
 
-FAMILIES = (
-    ("nemotron", r"nemotron|minitron"),
-    (
-        "llama",
-        r"llama|mi[sx]tral|qwen|deepseek|gemma|\byi\b|\bphi|olmo|granite|vicuna|grok|internlm"
-        r"|baichuan|\bglm|smollm|dbrx|solar",
-    ),
-    ("gpt", r"gpt|bloom|\bmpt|\bopt\b|turing|falcon|pythia|starcoder"),
-)
-VOCABULARIES = (
-    (r"nanotron", 131_072),
-    (r"bloom", 250_880),
-    (r"mpt", 50_368),
-    (r"llama-?3", 128_256),
-    (r"llama|mistral|mixtral", 32_000),
-    (r"qwen", 151_936),
-    (r"deepseek", 129_280),
-    (r"nemotron", 256_000),
-    (r"megatron-lm", 51_200),
-)
-GPT2_VOCABULARY = 50_257
-SAME_MODEL = {
-    "llama7b": "llama2-7b",
-    "llama13b": "llama2-13b",
-    "llama38b": "llama3.1-8b",
-    "llama370b": "llama3.1-70b",
-    "llama3.370b": "llama3.1-70b",
-    "llama3405b": "llama3.1-405b",
-    "gpt175b": "gpt3-175b",
-    "mtnlg530b": "gpt-530b",
-    "deepseek3671b": "deepseek-v3",
-    "deepseekr1": "deepseek-v3",
-    "deepseekr1671b": "deepseek-v3",
-    "qwen330b": "qwen3-30b-a3b",
-    "qwen3235b": "qwen3-235b-a22b",
-    "phi3mini4k": "phi3-mini",
-    "phi3mini128k": "phi3-mini",
-    "qwen272b": "qwen2.5-72b",
-    "qwen27b": "qwen2.5-7b",
-    "nemotron8b": "nemotron3-8b",
-    "nemotron22b": "nemotron3-22b",
-    "nemotron15b": "nemotron4-15b",
-    "nemotron340b": "nemotron4-340b",
-}
-"""Names without separators that mean an entry of the catalog with another name."""
-
-NO_PART_OF_A_NAME = re.compile(
-    r"meta|nvidia|hf|sft|q?lora|instruct|chat|base|it|(pre|post|fine)?-?(train|tun)(ing|e|ed)?"
-    r"|fp8|bf16|fp16|dense|moe|v0\.\d"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What a row says about its model: the key under which a model is built once."""
-
-    name: str
-    about: str
-    n_layers: int | None
-    hidden: int | None
-    ffn_hidden: int | None
-    n_heads: int | None
-    n_kv_heads: int | None
-    vocab: int | None
-    gated: bool | None
-    n_experts: int | None
-    experts_per_token: int | None
-    seq_len: int
-    tp: int
+OF_A_LAYER = ("hidden", "n_heads", "ffn_hidden", "gated", "n_experts", "experts_per_token")
+"""What a width goes with; the rest of a layer goes with its heads too."""
 
 
 def model_of(run: Run, seq_len: int, tp: int) -> tuple[ModelSpec, tuple[str, ...]]:
@@ -101,6 +36,7 @@ def model_of(run: Run, seq_len: int, tp: int) -> tuple[ModelSpec, tuple[str, ...
     about = " ".join(filter(None, (run.arch, run.model, run.runtime))).lower()
     sizes = Sizes(
         name=run.model or run.arch or "model",
+        arch=run.arch or "",
         about=about,
         n_layers=run.n_layers,
         hidden=run.hidden,
@@ -111,6 +47,7 @@ def model_of(run: Run, seq_len: int, tp: int) -> tuple[ModelSpec, tuple[str, ...
         gated=run.gated_mlp,
         n_experts=run.n_experts,
         experts_per_token=run.experts_per_token,
+        billions=run.params_b,
         seq_len=seq_len,
         tp=tp,
     )
@@ -119,53 +56,101 @@ def model_of(run: Run, seq_len: int, tp: int) -> tuple[ModelSpec, tuple[str, ...
 
 @functools.lru_cache(maxsize=1024)
 def _model(sizes: Sizes) -> tuple[ModelSpec, tuple[str, ...]]:
-    named, sizes_told = by_name(sizes.name), _told(sizes)
-    notes: tuple[str, ...]
-    if named is not None and _agrees(named, sizes):
-        model, notes = named, (f"model: {named.name} of the catalog",)
-    elif (known := _known_sizes().get(compact(sizes.name))) and not sizes_told:
-        model, notes = _by_sizes(replace(sizes, **known))
-        notes = (f"model: the sizes that {sizes.name} is known by", *notes)
-    else:
-        model, notes = _by_sizes(sizes)
+    if OTHER_LAYERS.search(sizes.name.lower()):
+        raise UnusableError("layers without softmax attention, which no ModelSpec can say")
+    model, notes = _found(sizes)
     model, longer = _long_enough(model, sizes.seq_len)
     model, repeated = _enough_kv_heads(model, sizes.tp)
     return model, (*notes, *longer, *repeated)
 
 
-def _told(sizes: Sizes) -> bool:
-    return any((sizes.n_layers, sizes.hidden, sizes.n_heads, sizes.ffn_hidden))
+def with_further_tokens(model: ModelSpec, name: str) -> tuple[ModelSpec, tuple[str, ...]]:
+    """The model with the layers for further tokens that its name says it was trained with."""
+    layers = further_tokens(name)
+    if not layers or model.head.kind != "language_model":
+        return model, ()
+    head = model.head.replace(mtp_layers=layers)
+    return model.replace(head=head), (f"model: {layers} layer for a further token",)
 
 
-@functools.cache
-def _known_sizes() -> dict[str, dict[str, Any]]:
-    known = documents.read_mapping(catalog.FOLDER / "models" / "sizes.yaml")
-    return {compact(name): dict(each) for name, each in known.items()}
+def _found(sizes: Sizes) -> tuple[ModelSpec, tuple[str, ...]]:
+    named, known = _named(sizes)
+    if named is not None and _agrees(named, sizes):
+        return named, (f"model: {named.name} of the catalog",)
+    if named is not None and named.uniform:
+        known = _sizes_of(named)
+    if known and (lent := _lent(sizes, known)) != sizes:
+        model, notes = build(lent)
+        return model, (f"model: the sizes that {sizes.name} is known by", *notes)
+    told = sizes.billions or billions_in(sizes.name)
+    if told and not sizes.told and (sizes.n_experts or 0) < 2:
+        guessed = replace(sizes, billions=told)
+        model, notes = build(replace(guessed, **usual(guessed)))
+        note = f"model: {sizes.name} unknown, usual proportions of {told:g} B parameters assumed"
+        return model, (note, *notes)
+    if not sizes.told:
+        raise UnusableError(f"model {sizes.name} is not known and n_layers is not told")
+    return build(sizes)
 
 
-def by_name(name: str) -> ModelSpec | None:
-    """The catalog's model that a name means, whatever its separators and decorations."""
-    short = compact(name)
-    found = SAME_MODEL.get(short) or _catalog_names().get(short)
-    return _entry(found) if found else None
+def _named(sizes: Sizes) -> tuple[ModelSpec | None, dict[str, Any] | None]:
+    """The catalog's model, or the sizes, that the name means; with the count or the architecture
+    beside it too (`llama2` of 70 billion; `8B` of `llama`)."""
+    names = [sizes.name]
+    if sizes.billions and billions_in(sizes.name) is None:
+        names.append(f"{sizes.name}-{sizes.billions:g}b")
+    if sizes.arch and re.fullmatch(ITS_SIZE, sizes.name.lower()):
+        names.append(f"{sizes.arch}-{sizes.name}")
+    for name in names:
+        if named := by_name(name):
+            return named, None
+        if known := known_sizes(name):
+            return None, known
+    return None, None
 
 
-@functools.cache
-def _catalog_names() -> dict[str, str]:
-    return {compact(name): name for name in catalog.list_models()}
+def _lent(sizes: Sizes, known: dict[str, Any]) -> Sizes:
+    """The row's sizes; what they leave open as known. The same object where nothing is lent."""
+    same_width = sizes.hidden in (None, known["hidden"])
+    whole = same_width and sizes.n_heads in (None, known["n_heads"])
+    lent: dict[str, Any] = {}
+    for key, value in known.items():
+        if key == "latent":
+            value = Latent(**value)
+        if key in ("n_layers", "vocab"):
+            free = getattr(sizes, key) is None
+        elif key in OF_A_LAYER:
+            free = same_width and getattr(sizes, key) is None
+        else:
+            told = key == "n_kv_heads" and sizes.n_kv_heads is not None
+            free = whole and key not in ("billions", "further_tokens") and not told
+        if free:
+            lent[key] = value
+    return replace(sizes, **lent) if lent else sizes
 
 
-@functools.cache
-def _entry(name: str) -> ModelSpec:
-    return catalog.find_model(name)
-
-
-def compact(name: str) -> str:
-    """A name without owner, separators, words that do not tell models apart, and the v of a
-    version (`LLaMA V3.1 8B`)."""
-    words = re.split(r"[\s_\-()]+", name.lower().rsplit("/", 1)[-1])
-    kept = "".join(word for word in words if not NO_PART_OF_A_NAME.fullmatch(word))
-    return re.sub(r"v(?=\d)", "", kept)
+def _sizes_of(model: ModelSpec) -> dict[str, Any]:
+    """A catalog's model of one kind of layer in the words of sizes.yaml."""
+    layer, feed = model.layer, model.layer.feed_forward
+    attention = layer.attention
+    mlp = feed.expert if isinstance(feed, Experts) else feed
+    sizes: dict[str, Any] = {
+        "n_layers": model.layers,
+        "hidden": model.hidden,
+        "n_heads": attention.heads,
+        "n_kv_heads": attention.kv_heads,
+        "ffn_hidden": mlp.ffn,
+        "gated": mlp.gated,
+        "vocab": model.vocab or None,
+        "head_dim": attention.head_dim,
+        "tied": model.tied_embeddings,
+        "parallel": layer.parallel,
+        "qk_norm": attention.qk_norm,
+    }
+    if isinstance(feed, Experts):
+        sizes |= {"n_experts": feed.experts, "experts_per_token": feed.per_token}
+        sizes |= {"shared_ffn": feed.shared.ffn if feed.shared else None}
+    return sizes
 
 
 def _agrees(model: ModelSpec, sizes: Sizes) -> bool:
@@ -185,105 +170,6 @@ def _agrees(model: ModelSpec, sizes: Sizes) -> bool:
     )
     told = sizes.n_experts if sizes.n_experts and sizes.n_experts > 1 else None
     return told in (None, experts) and all(said in (None, is_) for said, is_ in pairs)
-
-
-def _by_sizes(sizes: Sizes) -> tuple[ModelSpec, tuple[str, ...]]:
-    for name in ("n_layers", "hidden", "n_heads"):
-        if not getattr(sizes, name):
-            raise UnusableError(f"{name} unknown")
-    assert sizes.n_layers
-    assert sizes.hidden
-    assert sizes.n_heads
-    if sizes.hidden % sizes.n_heads:
-        raise UnusableError("hidden is no multiple of n_heads")
-    family, notes = _family(sizes)
-    values: dict[str, Any] = {
-        "name": sizes.name,
-        "family": family,
-        "hidden": sizes.hidden,
-        "norm": "rmsnorm" if family == "llama" else "layernorm",
-        "tied_embeddings": family == "gpt",
-    }
-    layer, of_layer = _layer(sizes, family)
-    vocab, of_vocab = _vocabulary(sizes)
-    stack = {
-        "name": "decoder",
-        "embedding": {
-            "vocab": vocab,
-            "max_positions": sizes.seq_len,
-            "positions": "learned" if family == "gpt" else "none",
-        },
-        "kinds": [layer],
-        "order": [0] * sizes.n_layers,
-    }
-    model = _validated({**values, "stacks": [stack], "head": {"classes": vocab}})
-    return model, (*notes, *of_layer, *of_vocab)
-
-
-def _validated(values: dict[str, Any]) -> ModelSpec:
-    try:
-        return ModelSpec.model_validate(values)
-    except pydantic.ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "model"
-        raise UnusableError(f"{where}: {problem['msg']}") from None
-
-
-def _family(sizes: Sizes) -> tuple[str, tuple[str, ...]]:
-    for family, pattern in FAMILIES:
-        if re.search(pattern, sizes.about):
-            return family, ()
-    family = "llama" if sizes.gated else "gpt"
-    return family, (f"model: arch unknown, built as {family}",)
-
-
-def _layer(sizes: Sizes, family: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    assert sizes.hidden
-    assert sizes.n_heads
-    gated = family == "llama" if sizes.gated is None else sizes.gated
-    kv_heads = sizes.n_kv_heads or sizes.n_heads
-    if sizes.n_heads % kv_heads:
-        raise UnusableError("n_heads is no multiple of n_kv_heads")
-    notes = [] if sizes.n_kv_heads else ["n_kv_heads unknown, as many as n_heads assumed"]
-    ffn = sizes.ffn_hidden or _ffn(sizes.hidden, gated)
-    if not sizes.ffn_hidden:
-        notes.append(f"ffn_hidden unknown, {'8/3 hidden' if gated else '4 hidden'} assumed")
-    head_dim = sizes.hidden // sizes.n_heads
-    bias = family == "gpt"
-    rotary = {"gpt": 0, "nemotron": head_dim // 4 * 2}.get(family, head_dim // 2 * 2)
-    attention = {
-        "heads": sizes.n_heads,
-        "kv_heads": kv_heads,
-        "head_dim": head_dim,
-        "rotary_dim": rotary,
-        **dict.fromkeys(("q_bias", "k_bias", "v_bias", "o_bias"), bias),
-    }
-    activation = "silu" if gated else "relu" if family == "nemotron" else "gelu_tanh"
-    mlp = {"ffn": ffn, "gated": gated, "activation": activation, "bias": bias}
-    feed, of_experts = _feed_forward(sizes, mlp)
-    return {"attention": attention, "feed_forward": feed}, (*notes, *of_experts)
-
-
-def _ffn(hidden: int, gated: bool) -> int:
-    return -(-8 * hidden // 3 // 256) * 256 if gated else 4 * hidden
-
-
-def _feed_forward(sizes: Sizes, mlp: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    if not sizes.n_experts or sizes.n_experts < 2:
-        return mlp, ()
-    per_token = sizes.experts_per_token or min(2, sizes.n_experts)
-    if per_token > sizes.n_experts:
-        raise UnusableError("experts_per_token is more than n_experts")
-    notes = () if sizes.experts_per_token else ("experts_per_token unknown, 2 assumed",)
-    return {"experts": sizes.n_experts, "per_token": per_token, "expert": mlp}, notes
-
-
-def _vocabulary(sizes: Sizes) -> tuple[int, tuple[str, ...]]:
-    if sizes.vocab:
-        return sizes.vocab, ()
-    found = (size for pattern, size in VOCABULARIES if re.search(pattern, sizes.about))
-    vocab = next(found, GPT2_VOCABULARY)
-    return vocab, (f"vocab unknown, {vocab} assumed",)
 
 
 def _long_enough(model: ModelSpec, seq_len: int) -> tuple[ModelSpec, tuple[str, ...]]:

@@ -2,7 +2,8 @@
 
 The columns are the fields of Run (other columns are ignored, missing ones unknown). A cell that
 is empty or says `unknown`, `n/a`, `nan`, `null`, `-` or `?` (a number also `none`) is unknown and
-stays None: nothing is invented while reading. Numbers may have separators of thousands (`2,500`), a
+stays None: nothing is invented while reading. Numbers may have separators of thousands (`2,500`)
+and the unit of their column or one that it is converted from (`45 %`, `350 ms`, `70B`, `64 GB`), a
 length may count in 1024 (`8k`), a ZeRO stage may be named (`ZeRO-3`). A cell that cannot be read is
 an InputError with file, line and column.
 """
@@ -29,6 +30,16 @@ MAY_BE_ZERO = frozenset({"zero_stage", "cp", "ep", "etp", "vpp", "n_experts", "e
 THOUSANDS = r"\d{1,3}(,\d{3})+(\.\d+)?"
 
 GIB = 2.0**30
+UNITS: dict[str, dict[str, float]] = {
+    "params_b": {"b": 1.0, "m": 1e-3, "t": 1e3},
+    "step_time_s": {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "min": 60.0},
+    "step_time_best_s": {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "min": 60.0},
+    "tokens_per_s_per_gpu": {"tokens/s": 1.0, "tok/s": 1.0, "tokens/s/gpu": 1.0, "k": 1e3},
+    "tflops_per_gpu": {"tflops": 1.0, "tflop/s": 1.0, "tflop/s/gpu": 1.0, "pflop/s": 1e3},
+    "mfu_pct": {"%": 1.0},
+    "peak_mem_gib": {"gib": 1.0, "gb": 1e9 / GIB, "mib": 2.0**-10},
+}
+"""What may stand behind a number, and the factor to the unit of its column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +150,7 @@ def read_runs(path: Path | str) -> tuple[Run, ...]:
 def parse_runs(text: str, file: str) -> tuple[Run, ...]:
     """Every row of CSV text. Raises InputError that names `file`."""
     reader = csv.reader(io.StringIO(text))
-    header = [cell.strip() for cell in next(reader, [])]
+    header = [cell.strip().lower() for cell in next(reader, [])]
     _check_header(header, file)
     runs = []
     line = reader.line_num + 1
@@ -206,6 +217,11 @@ def _spelled_out(name: str, text: str) -> str:
     """A number as people write it, as digits."""
     if TYPES[name] in (int | None, float | None) and re.fullmatch(THOUSANDS, text):
         return text.replace(",", "")
+    if name in UNITS and (found := re.fullmatch(r"~?([\d.,]+) ?([a-z%][a-z/%]*)", text.lower())):
+        factor = UNITS[name].get(found[2])
+        return text if factor is None else repr(float(found[1].replace(",", "")) * factor)
+    if name == "year" and (found := re.match(r"(20\d\d)\D", text)):
+        return found[1]
     if name == "seq_len" and (found := re.fullmatch(r"(\d+) ?[kK]", text)):
         return str(1024 * int(found[1]))
     if name == "zero_stage" and (found := re.fullmatch(r"(?:zero|stage)[ -]*(\d)", text.lower())):

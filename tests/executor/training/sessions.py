@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from executor import refusals
-from executor.mesh import close_mesh, make_mesh
-from executor.progress import Progress
+from executor.parallel.mesh import close_mesh, make_mesh
+from executor.processes.progress import Progress
 from executor.training.options import TrainOptions
 from executor.training.session import Session
 from planner.spec.documents import InputError

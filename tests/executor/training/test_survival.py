@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import meshwright_train
-from executor.supervisor import RunError
+from executor.processes.supervisor import RunError
 from executor.training import history
 from executor.training.checkpoints import FOLDER
 from executor.training.launch import train_plan
@@ -21,7 +21,7 @@ from planner.spec.plan import Plan
 from planner.spec.trained import Trained
 from tests.examples import gpt2_like
 from tests.executor.plans import make_plan
-from tests.executor.test_supervisor import alive
+from tests.executor.processes.test_supervisor import alive
 
 MODEL = gpt2_like(vocab=256, layers=2)
 STEPS = 30

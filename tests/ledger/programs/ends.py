@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from executor import collectives
+from executor.parallel import collectives
 from planner.spec.model import ModelSpec
 from tests.ledger.programs.axes import Axes, index, size
 from tests.ledger.programs.exchange import summed

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from executor import collectives
+from executor.parallel import collectives
 from tests.ledger.programs.axes import Group, size
 
 

@@ -10,10 +10,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from executor import data
+from executor.alone.sent import Sent
 from executor.apply import apply
-from executor.experts import route_evenly
-from executor.mesh import close_mesh, make_mesh
-from executor.sent import Sent
+from executor.parallel.mesh import close_mesh, make_mesh
+from executor.transformer.experts import route_evenly
 from planner.spec import runnable
 from planner.spec.plan import Plan
 from tests.ledger.recorder import record

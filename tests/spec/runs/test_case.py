@@ -12,7 +12,7 @@ from planner.spec.documents import InputError
 from planner.spec.layer import MLP, Experts
 from planner.spec.runs.case import Case, case_of, make_cases
 from planner.spec.runs.cluster import accelerator_of, device_rate
-from planner.spec.runs.model import by_name
+from planner.spec.runs.names import by_name
 from planner.spec.runs.run import MAY_BE_ZERO, TYPES, Run, read_runs
 from planner.spec.runs.runtime import nearest
 from planner.spec.runs.unusable import UnusableError
@@ -197,9 +197,12 @@ def test_a_throughput_stands_without_a_length_but_a_time_does_not() -> None:
     assert reason(seq_len=None) == "seq_len unknown"
 
 
-@pytest.mark.parametrize(("pp", "zero"), [(1, 3), (2, 2)])
-def test_torchtitan_keeps_gathered_weights_in_a_pipeline(pp: int, zero: int) -> None:
-    found = case(runtime="torchtitan", fsdp=True, zero_stage=None, pp=pp, dp=None)
+@pytest.mark.parametrize(("pp", "zero"), [(1, 3), (2, 1)])
+@pytest.mark.parametrize("told", [None, 3])
+def test_torchtitan_gathers_and_reduces_once_a_step_in_a_pipeline(
+    pp: int, zero: int, told: int | None
+) -> None:
+    found = case(runtime="torchtitan", fsdp=True, zero_stage=told, pp=pp, dp=None)
     assert found.layout.zero == zero
 
 
@@ -227,7 +230,8 @@ def test_degrees_that_such_software_does_not_mention_are_not_used(runtime: str) 
 def test_a_name_may_stand_for_sizes(name: str, layers: int, vocab: int) -> None:
     found = case(model=name, arch=None, **NO_SIZES).model
     assert (found.layers, found.vocab) == (layers, vocab)
-    assert reason(model=name, **{**NO_SIZES, "n_layers": 3}) == "hidden unknown"
+    cut = case(model=name, arch=None, **{**NO_SIZES, "n_layers": 4}).model
+    assert (cut.layers, cut.hidden) == (4, found.hidden)
 
 
 def test_experts_beside_dp_are_folded_into_it() -> None:
@@ -317,6 +321,33 @@ def test_families_and_experts() -> None:
     assert isinstance(moe, Experts)
     assert (moe.experts, moe.per_token, moe.expert.ffn) == (8, 2, 256)
     assert case(arch=None, model="secret", gated_mlp=True).model.family == "llama"
+
+
+def test_software_that_cannot_divide_so_is_not_taken_for_a_row_that_does() -> None:
+    plain = {"runtime": "My FSDP loop", "zero_stage": None, "fsdp": True}
+    assert case(**plain, tp=1, pp=1, dp=16).runtime.name == "fsdp"
+    assert case(**plain).runtime.name == "torchtitan"
+    assert case(**plain | {"runtime": "maxtext"}).runtime.name == "fsdp"
+
+
+@pytest.mark.parametrize(
+    ("text", "year", "gpu", "name"),
+    [
+        ("Megatron-LM", None, "H100", "megatron-core"),
+        ("Megatron-LM", 2024, "H100", "megatron-core"),
+        ("Megatron-LM", None, "A100", "megatron-lm-2022"),
+        ("Megatron-LM", 2024, "A100", "megatron-lm-2022"),
+        ("Megatron-LM", 2025, "A100", "megatron-core"),
+        ("Megatron-LM", 2021, "A100", "megatron-lm-2021"),
+        ("NeMo Megatron 22.08", 2022, "A100", "megatron-lm-2022"),
+        ("NeMo Megatron", None, "A100", "nemo"),
+        ("Megatron DeepSpeed", 2021, "A100", "megatron-deepspeed"),
+        ("Megatron-Core", None, "A100", "megatron-core"),
+        ("nemo", 2022, "A100", "nemo"),
+    ],
+)
+def test_megatron_is_that_of_its_year(text: str, year: int | None, gpu: str, name: str) -> None:
+    assert case(runtime=text, year=year, gpu=gpu).runtime.name == name
 
 
 def test_key_value_heads_are_repeated_where_tp_is_larger() -> None:

@@ -47,10 +47,22 @@ def test_an_unknown_cell_stays_unknown(column: str, word: str) -> None:
         ("zero_stage", "stage 2", 2),
         ("zero_stage", "none", None),
         ("recompute", "none", "none"),
+        ("mfu_pct", "45.5%", 45.5),
+        ("step_time_s", "500 ms", 0.5),
+        ("step_time_s", "12.5 s", 12.5),
+        ("params_b", "70B", 70.0),
+        ("peak_mem_gib", "64 GiB", 64.0),
+        ("peak_mem_gib", "10.73741824 GB", 10.0),
+        ("tflops_per_gpu", "400 TFLOP/s", 400.0),
+        ("year", "2024-12", 2024),
     ],
 )
 def test_numbers_are_read_as_people_write_them(column: str, cell: str, value: object) -> None:
     assert getattr(one(f"model,{column}", f"x,{cell}"), column) == value
+
+
+def test_a_header_may_have_capitals() -> None:
+    assert one("Model,N_GPUs", "gpt,8").n_gpus == 8
 
 
 def test_missing_columns_are_unknown_and_other_columns_are_ignored() -> None:
@@ -84,6 +96,8 @@ def test_a_line_number_counts_lines_not_rows() -> None:
         ("tp", "-2", "whole number"),
         ("mfu_pct", "fast", "number"),
         ("mfu_pct", "inf", "number"),
+        ("mfu_pct", "4 GB", "number"),
+        ("step_time_s", "1.2.3 s", "number"),
         ("peak_mem_gib", "-1", "number"),
         ("fsdp", "maybe", "yes nor no"),
     ],

@@ -1,0 +1,1 @@
+"""What divides a model over ranks: the mesh, its collectives, and one file per division."""
