@@ -270,19 +270,25 @@ def _by_group(
 def hop_seconds(blocks: Blocks, candidates: Candidates) -> Floats:
     """Seconds to pass the activations of one microbatch to the next stage, shape [N].
 
-    The slowest of the hops counts: a pipeline that leaves its node is as slow as that.
+    The slowest of the hops counts: a pipeline that leaves its node is as slow as that. What the
+    ranks of tp sent in pieces they gather.
     """
     if candidates.pp == 1:
         return np.zeros(len(candidates))
     sizes = hop_bytes(blocks, candidates)
     ranks, groups = np.full(len(candidates), candidates.pp), candidates.replicas * candidates.tp
-    return _by_group(blocks, "send_recv", ranks, candidates.stride("pp"), groups, sizes)
+    sent = _by_group(blocks, "send_recv", ranks, candidates.stride("pp"), groups, sizes)
+    if not blocks.runtime.splits_hops or blocks.runtime.sequence_parallel:
+        return sent
+    tp, beside = candidates.tp, candidates.replicas
+    whole = sizes * tp
+    return sent + _by_group(blocks, "all_gather", tp, candidates.stride("tp"), beside, whole)
 
 
 def hop_bytes(blocks: Blocks, candidates: Candidates) -> Floats:
     """Bytes that one rank passes to the next stage per microbatch, [N]."""
     rows = candidates.micro_batch * (blocks.workload.seq_len // candidates.cp)
-    if blocks.runtime.sequence_parallel:
+    if blocks.runtime.sequence_parallel or blocks.runtime.splits_hops:
         rows = rows // candidates.tp
     return rows.astype(np.float64) * blocks.model.hidden * blocks.element_bytes
 

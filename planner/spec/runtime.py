@@ -66,7 +66,9 @@ class Runtime(Document):
     in fp4).
     overlaps_tp_backward: where a product's input is whole on every rank of tp, it is gathered again
     beside the product that makes its gradient, and that is reduced beside the weights' product.
-    overlaps_p2p: between chunks (vpp) transfers pass while other chunks compute.
+    splits_hops: without sequence parallelism every rank of tp sends its piece of the activations
+    to the next stage, where they are gathered. overlaps_p2p: between chunks (vpp) transfers pass
+    while other chunks compute.
     prefetches_parameters: ZeRO 3 gathers the next layer while this one computes.
     overlap_slowdown: how much longer compute takes while communication runs beside it.
     keeps_gathered_inputs: keeps what sequence parallelism gathered for the backward (else it
@@ -126,6 +128,7 @@ class Runtime(Document):
     stage_split: Literal["even", "cost"] = "even"
     overlaps_tp: bool = False
     overlaps_tp_backward: bool = False
+    splits_hops: bool = False
     overlaps_p2p: bool = False
     prefetches_parameters: bool = False
     overlap_slowdown: float = pydantic.Field(default=0.0, ge=0, le=1)

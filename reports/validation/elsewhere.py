@@ -98,6 +98,7 @@ PARTS: tuple[tuple[str, str, Chosen], ...] = (
     ("MLPerf 5.1, MI350X and MI355X", "mlperf", _of_amd),
     ("Primus, MI300X", "primus", _all),
     ("Megatron-DeepSpeed, MI250X", "lumi", _all),
+    ("Megatron-DeepSpeed, 64-512 A100 (vTrain)", "vtrain_multi", _all),
     ("Megatron-LM, 175B on 256-12,288 A100 (MegaScale's baseline)", "megascale_baseline", _all),
     ("NeMo Megatron of 2022, A100", "nemo_megatron_2208", _all),
     (

@@ -66,6 +66,18 @@ def test_one_stage_passes_nothing_on(question: Question) -> None:
 
 
 @DRAWN
+@given(questions())
+def test_a_hop_in_pieces_takes_a_ranks_share_of_it_and_a_gather(question: Question) -> None:
+    blocks, table = question
+    whole, pieces = (
+        times_of(with_traits(blocks, sequence_parallel=False, splits_hops=on), table).hop
+        for on in (False, True)
+    )
+    assert (pieces >= whole / table.tp * (1 - 1e-9)).all()
+    assert (pieces[table.tp == 1] == whole[table.tp == 1]).all()
+
+
+@DRAWN
 @given(questions(), st.sampled_from(["overlaps_dp", "overlaps_tp", "prefetches_parameters"]))
 def test_overlap_without_slowdown_is_never_slower(question: Question, trait: str) -> None:
     blocks, table = question

@@ -8,13 +8,21 @@ catalog's design of that device with the row's gpus_per_node, or one made from t
     1600 Gbps RoCE node-node  of a node:         1600 / gpus_per_node
     HDR 200 Gb/s              InfiniBand, no count: one card per device (noted)
 
-times NETWORK_SHARE, what collectives reach of the line rate.
+times NETWORK_SHARE (Omni-Path: OMNI_PATH_SHARE), what collectives reach of the line rate. An
+`intra_node_link` that counts the NVLinks between two devices replaces the design's fabric where the
+data sheet has more of them (V100 6, A100 12, H100 and B200 18):
+
+    NVLink 4 inter-gpu connects    4 * 25 GB/s (NVLink5: 50), times FABRIC_SHARE
+    NV4                            the same in the words of nvidia-smi topo
+
+`NVLink4` is a generation and no count.
 
 A job that needs several racks of one NVLink domain each takes as many devices of every rack, where
 that divides evenly: schedulers give 64 of a rack's 72 to each (Slurm topology/block, --segment).
 """
 
 import functools
+import math
 import re
 
 from planner.spec import catalog
@@ -27,6 +35,12 @@ from planner.spec.runs.unusable import UnusableError
 
 NETWORK_SHARE = 0.9
 """Of the line rate; as in the fit of the nanotron H100 sweep (41-49 of 50 GB/s)."""
+
+OMNI_PATH_SHARE = 0.2
+"""Of the line rate; fitted to the BLOOM log, the only runs with it, so that network_efficiency,
+which calibrations take to other clusters, is about 1 (with NETWORK_SHARE it was 0.24)."""
+
+OMNI_PATH = r"omni-?path|\bopa\b"
 
 FABRIC_SHARE = 0.8
 """Of the data sheet's rate, where no design was measured: 366 of 450 GB/s on H200."""
@@ -106,6 +120,9 @@ DEVICES = (
 )
 """Pattern, entry of the catalog, what the name leaves open; the last are instances of clouds."""
 
+LINKS = re.compile(r"\bNV(\d+)\b|NVLink (\d+) inter-gpu", re.IGNORECASE)
+"""How many NVLinks lie between two devices."""
+
 WHOLE_RACKS = frozenset({"gb200", "gb300"})
 TORI = frozenset({"tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu7x"})
 """Whose hosts are part of one fabric, so that a row's gpus_per_node says nothing of the links."""
@@ -115,6 +132,12 @@ CARDS = {"edr": 100.0, "hdr": 200.0, "ndr": 400.0, "xdr": 800.0, "omni-path": 10
 
 OF_A_NODE = r"per[- ]node|/ ?node|node-node|efa|roce|ethernet|tcp"
 BITS = {"gbps": 1e9 / 8, "gb/s": 1e9 / 8, "gbit/s": 1e9 / 8, "tbps": 1e12 / 8, "tb/s": 1e12 / 8}
+NVLINK_BYTES_PER_SECOND = 25e9
+NVLINK5_BYTES_PER_SECOND = 50e9
+NVLINK5_SHEET = 900e9
+"""One link and direction: data sheets (V100 150 GB/s by 6, A100 300 by 12, H100 450 by 18, B200 900
+by 18)."""
+
 FALLBACK_FABRIC_BYTES_PER_SECOND = 25e9
 FALLBACK_NETWORK_BYTES_PER_SECOND = 25e9
 
@@ -123,12 +146,14 @@ def cluster_of(run: Run, devices: int) -> tuple[ClusterSpec, tuple[str, ...]]:
     """The cluster of a row and what was assumed. Raises UnusableError."""
     if run.gpu is None:
         raise UnusableError("gpu unknown")
-    return _cluster(run.gpu, run.gpus_per_node, devices, run.inter_node_link)
+    links = LINKS.search(run.intra_node_link or "")
+    count = int(links[1] or links[2]) if links else None
+    return _cluster(run.gpu, run.gpus_per_node, devices, run.inter_node_link, count)
 
 
 @functools.lru_cache(maxsize=1024)
 def _cluster(
-    gpu: str, per_node: int | None, devices: int, link: str | None
+    gpu: str, per_node: int | None, devices: int, link: str | None, nvlinks: int | None
 ) -> tuple[ClusterSpec, tuple[str, ...]]:
     accelerator, notes = accelerator_of(gpu, per_node)
     node, of_node = _node(accelerator)
@@ -148,6 +173,8 @@ def _cluster(
     of_link: tuple[str, ...] = ()
     if nodes > 1 and link is not None:
         node, of_link = _with_link(node, link, per_node or node.devices_per_node)
+    if nvlinks is not None:
+        node = _with_nvlinks(node, nvlinks, accelerator)
     return make_cluster(node, accelerator, nodes), (*notes, *of_node, *of_link)
 
 
@@ -198,10 +225,25 @@ def _with_link(node: Node, text: str, per_node: int) -> tuple[Node, tuple[str, .
     rate, note = device_rate(text, per_node)
     if rate is None:
         return node, (f"inter_node_link {text!r} says no rate, {node.network.name} assumed",)
-    born = Provenance(birth="assumed", source=f"inter_node_link {text!r}, {NETWORK_SHARE} of it")
-    network = node.network.replace(name=text, bandwidth_bytes_per_second=rate * NETWORK_SHARE)
+    share = OMNI_PATH_SHARE if re.search(OMNI_PATH, text.lower()) else NETWORK_SHARE
+    born = Provenance(birth="assumed", source=f"inter_node_link {text!r}, {share} of it")
+    network = node.network.replace(name=text, bandwidth_bytes_per_second=rate * share)
     provenance = {**node.provenance, "network.bandwidth_bytes_per_second": born}
     return node.replace(network=network, provenance=provenance), note
+
+
+def _with_nvlinks(node: Node, count: int, accelerator: Accelerator) -> Node:
+    sheet = accelerator.fabric_bytes_per_second or 0.0
+    rate = count * (NVLINK5_BYTES_PER_SECOND if sheet >= NVLINK5_SHEET else NVLINK_BYTES_PER_SECOND)
+    if not 0 < rate < sheet:
+        return node
+    source = f"intra_node_link counts {count} NVLinks, {FABRIC_SHARE} of their rate"
+    provenance = {
+        **node.provenance,
+        "fabric.bandwidth_bytes_per_second": Provenance(birth="assumed", source=source),
+    }
+    fabric = node.fabric.replace(bandwidth_bytes_per_second=rate * FABRIC_SHARE)
+    return node.replace(fabric=fabric, provenance=provenance)
 
 
 def device_rate(text: str, per_node: int) -> tuple[float | None, tuple[str, ...]]:
@@ -211,12 +253,19 @@ def device_rate(text: str, per_node: int) -> tuple[float | None, tuple[str, ...]
         return None, ()
     count = re.search(r"(\d+)\s*[x×]", text.lower())
     if count:
-        return int(count[1]) * rate / per_node, ()
+        cards = int(count[1])
+        return (rate if _is_total(text, cards, rate) else cards * rate) / per_node, ()
     if re.search(r"per (gpu|device|accelerator)|/ ?gpu", text.lower()):
         return rate, ()
     if re.search(OF_A_NODE, text.lower()) or rate >= 100e9:
         return rate / per_node, ()
     return rate, (f"inter_node_link {text!r}: one such card per device assumed",)
+
+
+def _is_total(text: str, cards: int, rate: float) -> bool:
+    """Whether the rate in `4x HDR (800 Gb/s)` is that of all cards: as many times a card's."""
+    of_a_card = (gbits * 1e9 / 8 for name, gbits in CARDS.items() if name in text.lower())
+    return cards > 1 and any(math.isclose(rate, cards * each) for each in of_a_card)
 
 
 def _card_rate(text: str) -> float | None:

@@ -485,6 +485,15 @@ def test_a_link_is_read_per_device(text: str, gigabytes: float) -> None:
     assert notes == ()
 
 
+def test_omni_path_reaches_less_of_its_rate() -> None:
+    found = case(inter_node_link="4x Omni-Path per node (OPA 100 Gb/s)")
+    assert found.cluster.tiers[1].bandwidth_bytes_per_second == pytest.approx(50e9 / 8 * 0.2)
+
+
+def test_the_rate_of_all_cards_beside_their_number_is_not_that_of_one() -> None:
+    assert device_rate("4x HDR InfiniBand per node (800 Gb/s)", 8) == (12.5e9, ())
+
+
 def test_a_link_without_a_rate_leaves_the_design_and_says_so() -> None:
     assert device_rate("HDR IB (Selene)", 8) == (None, ())
     assert device_rate("0 Gbps", 8) == device_rate("0x NDR", 8) == (None, ())
@@ -497,6 +506,24 @@ def test_a_link_with_a_rate_is_the_network() -> None:
     found = case(inter_node_link="8x HDR IB 200Gb/s")
     assert found.cluster.tiers[1].bandwidth_bytes_per_second == pytest.approx(22.5e9)
     assert found.cluster.tiers[0] == case().cluster.tiers[0]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "text", "gigabytes"),
+    [
+        ("A100", "NVLink 4 inter-gpu connects", 80),
+        ("V100", "NV2", 40),
+        ("GB200", "NV9 (half of them)", 360),
+    ],
+)
+def test_counted_nvlinks_are_the_fabric(gpu: str, text: str, gigabytes: float) -> None:
+    fabric = case(gpu=gpu, intra_node_link=text).cluster.tiers[0]
+    assert fabric.bandwidth_bytes_per_second == pytest.approx(gigabytes * 1e9)
+
+
+@pytest.mark.parametrize("text", ["NV12", "NVLink4", "NVLink3/NVSwitch", "NV0", "PCIe"])
+def test_all_links_or_none_counted_leave_the_design(text: str) -> None:
+    assert case(gpu="A100", intra_node_link=text).cluster.tiers == case(gpu="A100").cluster.tiers
 
 
 @pytest.mark.parametrize(
