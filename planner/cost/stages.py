@@ -215,13 +215,14 @@ def beside_backward(blocks: Blocks, layers: Ints, reduction: Floats, backward: F
 def _floored(
     blocks: Blocks, candidates: Candidates, forward: Floats, backward: Floats
 ) -> tuple[Floats, Floats]:
-    """Stage times with the runtime's floor where stages span nodes (see planner.spec.runtime)."""
-    floor = blocks.runtime.stage_floor_seconds
+    """Stage times with the runtime's floor where stages span nodes: what launching a layer takes
+    and, after that, so much for each rank of tp."""
+    floor, host = blocks.runtime.stage_floor_seconds, blocks.runtime.layer_host_seconds
     if not floor or candidates.pp == 1:
         return forward, backward
     ranks = candidates.replicas * candidates.tp * candidates.pp
     spread = ranks > blocks.cluster.devices_per_node
-    least = (floor * candidates.tp * spread)[:, None] * candidates.counts
+    least = ((host + floor * candidates.tp) * spread)[:, None] * candidates.counts
     return (
         np.maximum(forward, least * FORWARD_SHARE),
         np.maximum(backward, least * (1 - FORWARD_SHARE)),

@@ -58,7 +58,7 @@ MEANINGS: dict[ConstantName, tuple[str, str]] = {
     "step_seconds": ("s", "fixed time of a step"),
     "loss_passes": ("", "passes over fp32 logits in the loss, forward and backward"),
     "overlap_slowdown": ("", "seconds that compute loses per second of a hidden collective"),
-    "stage_floor_seconds": ("s", "floor per layer and tp rank where stages span nodes"),
+    "stage_floor_seconds": ("s", "what a tp rank adds to a layer's host floor across nodes"),
     "activation_scale": ("", "activations kept over what the operators need"),
     "gathered_share": ("", "how much of what tensor parallelism gathers is kept"),
     "logit_bytes": ("B", "kept or used per logit while the loss runs"),

@@ -82,8 +82,8 @@ class Runtime(Document):
     waits_for_counts: the host waits for how many tokens each expert has (planner.cost.host).
     straggler_spread: by how much of a step equal replicas on different nodes differ.
     microbatch_seconds: what the host adds per microbatch. step_seconds: per step.
-    stage_floor_seconds: a floor per layer and tensor-parallel rank where stages span nodes (seen
-    in one runtime).
+    stage_floor_seconds: where stages span nodes a layer takes no less than its launches and so much
+    per tensor-parallel rank (seen in one runtime).
     activation_scale: what this runtime keeps per layer over what its operators need.
     gathered_share: how much of what tensor parallelism gathers it keeps (default all or nothing).
     logit_bytes: kept or used per logit while the loss runs.

@@ -211,6 +211,20 @@ def test_replicas_across_nodes_share_the_cards_that_tensor_parallelism_leaves() 
         assert float(times.reduce[0, 0]) == pytest.approx(min(ring, tree), rel=1e-9)
 
 
+@pytest.mark.parametrize(("dp", "tp", "each"), [(1, 2, 1.0), (16, 1, 1.5), (16, 8, 5.0)])
+def test_a_layer_across_nodes_takes_its_launches_and_so_much_for_every_rank_of_tp(
+    dp: int, tp: int, each: float
+) -> None:
+    runtime = plain_runtime(layer_host_seconds=1.0, stage_floor_seconds=0.5)
+    blocks = asked(wide(), gpu_cluster(nodes=32), runtime)
+    half = blocks.model.layers // 2
+    counts = np.array([[half, half]])
+    split = {"pp": 2, "counts": counts, "recomputed": 0 * counts}
+    table = replaced(one_row(blocks.model), dp=np.array([dp]), tp=np.array([tp]), **split)
+    times = times_of(blocks, table)
+    assert (times.forward + times.backward).max() == pytest.approx(half * each, rel=0.01)
+
+
 @pytest.mark.parametrize("zero", [2, 3])
 def test_sharded_layers_pay_the_latency_of_every_layer(zero: int) -> None:
     """dp=64, 8 layers: 8 reduce-scatters and, in ZeRO 3, twice 8 all-gathers of 63 steps each."""
