@@ -6,7 +6,8 @@ slack. Here the actions of one rank are followed, as the executor of this projec
     resident     weights, gradients, optimiser states (ZeRO divides those of experts over the ranks
                  that hold the same experts, fewer than dp; a parameter server has those of what it
                  serves), batch, tables of positions
-    + alive      what every microbatch in flight keeps in every stage
+    + alive      what every microbatch in flight keeps in every stage, and what the stage received
+                 where that is not among it (a first norm in another format, norms behind blocks)
     + messages   F: one to the next stage per microbatch in flight (a send is let go once a later
                  message proves its arrival), a gradient to the stage before and what came from it;
                  B: what came from the next stage, and one that is not let go yet
@@ -180,8 +181,9 @@ def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
     if layout.schedule in SPLIT:
         halves = _Halves(blocks, plan, layers, embedding, head)
         aside, first_half, second_half = halves.sizes(first, last)
+    received = 0.0 if first or _keeps_input(blocks, plan, layers) else hop
     return StageBytes(
-        kept=in_layers + ends,
+        kept=in_layers + ends + received,
         sent=0.0 if last else hop,
         forward=max(forward, default=0.0) + (0.0 if first else 2 * hop),
         backward=max(backward, default=0.0) + (0.0 if last else 2 * hop),
@@ -191,15 +193,27 @@ def _stage(blocks: Blocks, plan: Plan, stage: int) -> StageBytes:
     )
 
 
+Layers = list[tuple[LayerKind, BlockCost, Recompute]]
+"""Of one stage, with what each recomputes."""
+
+
+def _keeps_input(blocks: Blocks, plan: Plan, layers: Layers) -> bool:
+    """Whether what a stage has received is among what its first layer keeps."""
+    if not layers:
+        return False
+    kind, _, mode = layers[0]
+    layout = plan.layout
+    fused = blocks.view(layout.tp, layout.micro_batch, layout.cp).fused_norms
+    widens = plan.model.norm == "rmsnorm" and not fused and blocks.element_bytes < FP32_BYTES
+    placement = plan.model.stacks[kind.stack].kinds[kind.kind].placement
+    return mode == "full" or (placement != "post" and not widens)
+
+
 def _tied_elements(blocks: Blocks, plan: Plan, head: BlockCost) -> float:
     """Of a matrix that embedding and head of one stage share: a unit in use from the first of them
     to the other, under all layers."""
     tied = plan.model.tied_embeddings
     return head.weight_gradient_bytes / blocks.element_bytes if tied else 0.0
-
-
-Layers = list[tuple[LayerKind, BlockCost, Recompute]]
-"""Of one stage, with what each recomputes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
     make validation        (python -m reports.validation.study [FOLDER])
     make validation ONLY="elsewhere NeMo"        (... FOLDER elsewhere NeMo)
 
-The second makes only the section of the runs elsewhere and the rows whose titles hold a word
-(`reports.validation.renewed`), and leaves the figures as they are.
+The second makes only the section of the runs elsewhere, the table of peaks (`memory`) and the rows
+whose titles hold a word (`reports.validation.renewed`), and leaves the figures as they are.
 
 Every time in the tables is that of constants fitted without the rows judged, whole groups left
 out; the band of a group comes from the ratios of the others. What is at risk comes from the
@@ -267,11 +267,18 @@ def renew(path: Path, words: Sequence[str]) -> None:
     """Make the rows again whose titles hold a word, and the section elsewhere where it is one."""
     judged = [judge(each) for each in SPLITS if _named(each.title, words)]
     transfers = [transfer(each) for each in TRANSFERS if _named(each.title, words)]
+    weights = {
+        name: judge_memory(*asked)[0]
+        for name, asked in MEMORY.items()
+        if _named(f"memory: {name}", words)
+    }
     apart = elsewhere() if APART.lower().startswith(tuple(word.lower() for word in words)) else []
-    if not (judged or transfers or apart):
+    if not (judged or transfers or weights or apart):
         titles = ", ".join(each.title for each in (*SPLITS, *TRANSFERS))
-        raise InputError(f"no row is called {' or '.join(words)}; rows: {titles}; or elsewhere")
-    new = document(judged, {}, transfers, apart, strangers() if apart else [], DRAWS, "")
+        raise InputError(
+            f"no row is called {' or '.join(words)}; rows: {titles}; or memory, or elsewhere"
+        )
+    new = document(judged, weights, transfers, apart, strangers() if apart else [], DRAWS, "")
     whole = [CALIBRATIONS, *([APART] if apart else [])]
     write_text(path, renewed(path.read_text(encoding="utf-8"), new, whole, _today(), words))
 

@@ -11,18 +11,20 @@ hides leaves the share
 
     sum_i min(window, cached + i) / (s_q * s_k),  i = 1 .. s_q
 
-It keeps q, k, v (in a ring the rank's own), its output and the softmax statistics. Without flash
-it keeps the softmax (once: its backward and the second product read the same) instead of the
-statistics, and keys and values repeated for all heads; torch's composite attention
-(view.fused_norms is false) computes in fp32 and keeps copies of q, k and v in it. torch's flash
-kernel of CPUs has no gradient of a bias, so relative positions take the composite attention there.
+It keeps q, k, v (in a ring the rank's own), its output and the softmax statistics, and where it
+reads an encoder's output the rows of that which it gathers over tp. Without flash it keeps the
+softmax (once: its backward and the second product read the same) instead of the statistics, and
+keys and values repeated for all heads; torch's composite attention (view.fused_norms is false)
+computes in fp32 and keeps copies of q, k and v in it. torch's flash kernel of CPUs has no gradient
+of a bias, so relative positions take the composite attention there.
 Selective recomputation keeps q, k, v and the output.
 
 Context parallelism (view.cp_style) on c ranks, K = bytes of a rank's keys and values:
 
     ring        forward: c-1 steps pass keys and values (K each); backward: c-1 steps pass them
                 again and c steps pass their gradients, accumulated in fp32
-    all_to_all  queries, keys, values and output, once forward and once backward
+    all_to_all  queries, keys, values and output, once forward and once backward; the output is kept
+                on both sides
     all_gather  keys and values forward (c*K), reduce-scatter of their gradients backward
 """
 
@@ -60,7 +62,8 @@ def cross_attention(assembly: Assembly, attention: Attention, name: str, before:
         return output(assembly, attention, name, flow)
     gather = assembly.kept(exchange.enter(view, model.hidden, name + "memory.", source.rows))
     memory = assembly.add([], *gather)
-    q, k, v = _projections(assembly, attention, name, before, memory, source.rows)
+    gathered = view.tp > 1 and view.sequence_parallel
+    q, k, v = _projections(assembly, attention, name, before, memory, source.rows, gathered)
     assembly.reads_memory(gather[:1] or [*k, *v])
     return output(assembly, attention, name, cross_core(assembly, attention, name, [*q, *k, *v]))
 
@@ -82,8 +85,15 @@ def _query(assembly: Assembly, attention: Attention, name: str, before: Flow) ->
 
 
 def _projections(
-    assembly: Assembly, attention: Attention, name: str, stream: Flow, memory: Flow, rows: int
+    assembly: Assembly,
+    attention: Attention,
+    name: str,
+    stream: Flow,
+    memory: Flow,
+    rows: int,
+    keeps_memory: bool = False,
 ) -> tuple[Flow, Flow, Flow]:
+    """keeps_memory: what keys and values are made of is a copy of their own, gathered here."""
     model, view = assembly.model, assembly.view
     q = _query(assembly, attention, name, stream)
     widths = (("k", attention.key_width), ("v", attention.value_width))
@@ -98,6 +108,7 @@ def _projections(
                 model.hidden,
                 view.part(width),
                 bias=biases[part],
+                keeps_input=keeps_memory and part == "k",
                 column="kv_heads",
             ),
         )
@@ -148,6 +159,11 @@ def core(assembly: Assembly, attention: Attention, name: str, flow: Flow) -> Flo
         heads, groups, queries = heads // view.cp, groups // view.cp, view.seq
     made = core_operator(view, attention, name + "core", queries, keys, heads, groups)
     made = replace(made, cache_bytes=cache_bytes(view, attention, groups))
+    if queries > view.seq // view.cp and not view.quantized_inputs:
+        # the kernel keeps its output, and the projection what of it came back
+        again = view.batch * queries * heads * attention.value_head * view.element_bytes
+        kept, less = made.saved_bytes + again, made.selective_bytes + again
+        made = replace(made, saved_bytes=kept, selective_bytes=less)
     ahead, behind = _context_exchange(view, attention, name)
     flow = assembly.add(flow, *ahead, made)
     if attention.relative_buckets:
