@@ -165,7 +165,8 @@ piece of the activations from every rank of tp and gathers them (pipe_partitione
 Refitted on the two files, on none of these runs: 3.7 % median, 73 in the band; BLOOM 5.4 to 3.7 %,
 vTrain's single nodes 5.1 to 3.8 % in sample; MI250X, which borrows the constants, 19 to 30 %,
 and MT-NLG 13 to 26 %, both too fast: slow links had hidden what else is slow there.
-Of Megatron-LM of 2021 the same is known (its scatter and gather), but SC'21 went 2.0 to 3.1 % in sample: left out.
+Of Megatron-LM of 2021 the same is known (its scatter and gather), but SC'21 went 2.0 to 3.1 % in
+sample: left out.
 
 What is left: too fast where Megatron-Bridge's recipes keep activations in the hosts' memory (full
 sharding on GB200, 13 to 24 %: 20 to 92 layers, scripts/performance/configs/llama), which no
