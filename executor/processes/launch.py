@@ -28,8 +28,8 @@ def run_plan(plan: Plan, options: RunOptions | None = None, **changes: Any) -> M
     """Run a plan with torch.distributed on this machine's CPU or GPUs.
 
     changes: fields of RunOptions to set (steps, warmup, timeout_seconds, backend, seed,
-    learning_rate, clip_norm, module). Raises InputError for a plan or machine that cannot run,
-    RunError (naming the rank) when a rank dies, raises or hangs.
+    learning_rate, clip_norm, module). Raises InputError for a plan or machine that cannot run
+    (some of it only ranks can find), RunError (naming the rank) when a rank dies, raises or hangs.
     """
     options = dataclasses.replace(options or RunOptions(), **changes)
     backend = check(plan, options)

@@ -5,6 +5,7 @@
     a rank raises      the same; its report (report.N) says when, so that the ranks that fail
                        only because their neighbour is gone are not blamed; nor are those that
                        gloo aborts for it
+    a rank finds that what was asked for is wrong (InputError): the same error for the caller
     a rank hangs       its neighbours time out; the rank that did not is named, a stopped process
                        first. If nobody times out, silence of all ranks ends the run (until
                        they are ready, STARTING_SECONDS of it)
@@ -13,6 +14,7 @@ No process outlives the call, and none outlives this process (executor.processes
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from executor.processes import progress
+from planner.spec.documents import InputError
 
 POLL_SECONDS = 0.02
 GRACE_SECONDS = 0.4
@@ -32,9 +35,6 @@ GRACE_SECONDS = 0.4
 TIMEOUT_GRACE_SECONDS = 1.5
 """The same for ranks that wait: their timeouts end a little apart."""
 TAIL_LINES = 15
-BAD_INPUT = 2
-"""The exit code of a rank that found its input wrong."""
-
 DIRECTORY = "MESHWRIGHT_RUN"
 PARENT = "MESHWRIGHT_PARENT"
 
@@ -42,7 +42,7 @@ PARENT = "MESHWRIGHT_PARENT"
 class RunError(Exception):
     """A run that failed; the message names the rank.
 
-    lost: the ranks that died or hung. None are lost where every rank found the same bad input.
+    lost: the ranks that died, raised or hung; none where nobody can tell.
     """
 
     def __init__(self, message: str, lost: tuple[int, ...] = ()):
@@ -52,19 +52,22 @@ class RunError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a failing rank wrote down: when, whether it had waited too long, and why."""
+    """What a failing rank wrote down: when, whether it had waited too long or found its input
+    wrong, and why."""
 
     at_seconds: float
     timed_out: bool
+    bad_input: bool
     message: str
 
 
 def write_report(directory: Path, rank: int, error: BaseException) -> None:
     """Write down that a rank fails now. The rank's side."""
-    text = f"{type(error).__name__}: {error}"
-    timed_out = "timed out" in text.lower() or "timeout" in text.lower()
-    report = {"at_seconds": time.perf_counter(), "timed_out": timed_out, "message": text}
-    (directory / f"report.{rank}").write_text(json.dumps(report))
+    bad_input = isinstance(error, InputError)
+    text = str(error) if bad_input else f"{type(error).__name__}: {error}"
+    timed_out = not bad_input and any(word in text.lower() for word in ("timed out", "timeout"))
+    report = Report(time.perf_counter(), timed_out, bad_input, text)
+    (directory / f"report.{rank}").write_text(json.dumps(dataclasses.asdict(report)))
 
 
 def supervise(
@@ -74,7 +77,8 @@ def supervise(
     directory: Path,
     timeout_seconds: float,
 ) -> None:
-    """Run the command once per rank, until all have ended well. Raises RunError.
+    """Run the command once per rank, until all have ended well. Raises RunError,
+    and InputError where a rank did.
 
     Every process gets RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT and the directory
     for its report; stdout and stderr go to files there.
@@ -141,7 +145,7 @@ class _Team:
         starting = any(mark.starting for mark in self._marks())
         return progress.STARTING_SECONDS if starting else 0.0
 
-    def _failure(self, timeout_seconds: float) -> RunError:
+    def _failure(self, timeout_seconds: float) -> RunError | InputError:
         time.sleep(GRACE_SECONDS)
         dead = [rank for rank in self._failed() if self._report(rank) is None]
         if dead:
@@ -155,8 +159,9 @@ class _Team:
             if not self._stopped():
                 time.sleep(TIMEOUT_GRACE_SECONDS)
             return self._hang(timeout_seconds)
-        lost = () if self.codes()[first] == BAD_INPUT else (first,)
-        return self._blame(first, f"failed: {report.message}", lost)
+        if report.bad_input:
+            return InputError(f"rank {first}: {report.message}")
+        return self._blame(first, f"failed: {report.message}", (first,))
 
     def _failed(self) -> list[int]:
         return [rank for rank, code in enumerate(self.codes()) if code]
