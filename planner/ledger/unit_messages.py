@@ -2,8 +2,8 @@
 
 A unit is the embedding, a layer, the head, or the tied matrix of a rank (executor.states.sharded):
 s ranks share its P elements (every parameter starts at a 64-byte line, the whole is rounded up to
-s). e are the bytes of a weight, g of a gradient. u says how many stages of the rank use
-the unit: 1, but for a tied matrix whose two ends are different stages of one rank. Per microbatch
+s). e are the bytes of a weight, g of a gradient. u says how many stages of the rank use the unit:
+1, but for a tied matrix whose two ends are different stages of one rank. Per microbatch
 
     forward    ZeRO 3: all_gather u * P*e
     backward   ZeRO 3: all_gather u * P*e       reduce_scatter u * P*g

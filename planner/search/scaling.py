@@ -27,9 +27,10 @@ def resized(cluster: ClusterSpec, devices: int) -> ClusterSpec:
     if devices % per_node:
         raise InputError(f"--devices: {devices} is not a multiple of {per_node} (a node)")
     if len(cluster.tiers) == 1 and cluster.nodes == 1:
+        node = cluster.name.partition(":")[0]
         raise InputError(
             f"--devices: {cluster.name} is one node of {per_node}; name the cluster with its "
-            f"nodes ({cluster.name}:{devices // per_node})"
+            f"nodes ({node}:{devices // per_node})"
         )
     largest = cluster.tiers[-1].replace(devices=max(devices, cluster.tiers[-1].devices))
     return cluster.replace(nodes=devices // per_node, tiers=(*cluster.tiers[:-1], largest))

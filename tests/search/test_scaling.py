@@ -3,6 +3,7 @@
 import pytest
 
 from planner.search import scaling
+from planner.spec import catalog
 from planner.spec.documents import InputError
 from tests.examples import blocks, gpu_cluster, llama_like
 
@@ -32,8 +33,11 @@ def test_broken_nodes_are_refused(devices: int, message: str) -> None:
 
 
 def test_one_node_does_not_grow_by_itself() -> None:
-    with pytest.raises(InputError, match="round:1:2"):
-        scaling.resized(gpu_cluster(nodes=1), 16)
+    """The name that the error tells is a cluster that does."""
+    with pytest.raises(InputError, match=r"nodes \(h100-sxm:2\)") as caught:
+        scaling.resized(catalog.find_cluster("h100-sxm"), 16)
+    told = str(caught.value).rpartition("(")[2].rstrip(")")
+    assert scaling.resized(catalog.find_cluster(told), 32).devices == 32
 
 
 @pytest.mark.parametrize("text", ["", "8,x", "0", "8,-1"])

@@ -6,13 +6,13 @@ the first number, and of names without a number (`head.norm`) all that shares ev
 the last part, or more where that is an operator (`head.transform.norm` is of `head`). Blocks must
 form a graph without cycles; a group that lies around others (an embedding and a last norm that
 are both called `model.…`) is cut by how many other groups come before. Where no name has a
-number, blocks are found from the sequence of operators (sequence). A captured graph
-writes `model.layers.3.mlp:2` for the third operator that a module runs itself.
+number, blocks are found from the sequence of operators (sequence). A captured graph writes
+`model.layers.3.mlp:2` for the third operator that a module runs itself.
 
-Two blocks are equal if their signatures are (fingerprint): same kinds, dims,
-facts and wiring, whatever the names. A block whose operators carry the same local names, facts
-and wires as an earlier one gets that one's signature without hashing, so a model of 126 layers
-costs the hashing of its distinct layers.
+Two blocks are equal if their signatures are (fingerprint): same kinds, dims, facts and wiring,
+whatever the names. A block whose operators carry the same local names, facts and wires as an
+earlier one gets that one's signature without hashing, so a model of 126 layers costs the hashing
+of its distinct layers.
 """
 
 import functools

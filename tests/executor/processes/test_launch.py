@@ -32,6 +32,7 @@ from planner.spec.measured import Measured
 from planner.spec.plan import Plan
 from tests.executor.plans import make_plan
 from tests.executor.processes.test_supervisor import alive
+from tests.executor.started import started
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -134,20 +135,6 @@ def test_peak_memory_holds_weights_gradients_and_states(ran: Ran, plan: Plan) ->
         assert ran.measured.resident_bytes[rank] > 50e6
 
 
-def children() -> list[int]:
-    """Rank processes that this process has started."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            command = (stat.parent / "cmdline").read_bytes()
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == os.getpid() and b"-m\0executor" in command:
-            found.append(int(stat.parent.name))
-    return sorted(found)
-
-
 @contextlib.contextmanager
 def disturbed(act: Callable[[int], None]) -> Iterator[list[int]]:
     """Act on rank 1 once both ranks train, if they ever do; yields where both pids will be."""
@@ -155,7 +142,7 @@ def disturbed(act: Callable[[int], None]) -> Iterator[list[int]]:
     over = threading.Event()
 
     def wait() -> None:
-        while not (len(ranks := children()) == 2 and both_train(ranks[0])):
+        while not (len(ranks := started("executor")) == 2 and both_train(ranks[0])):
             if over.wait(0.02):
                 return
         found.extend(ranks)

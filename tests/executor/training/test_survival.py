@@ -22,6 +22,7 @@ from planner.spec.trained import Trained
 from tests.examples import gpt2_like
 from tests.executor.plans import make_plan
 from tests.executor.processes.test_supervisor import alive
+from tests.executor.started import started
 
 MODEL = gpt2_like(vocab=256, layers=2)
 STEPS = 30
@@ -34,20 +35,6 @@ def small_plan(**layout: Any) -> Plan:
 def options(folder: Path, **changes: Any) -> TrainOptions:
     values: dict[str, Any] = {"steps": STEPS, "held_out": 1, "output": folder}
     return TrainOptions(**(values | {"checkpoint_every": 3} | changes))
-
-
-def ranks() -> list[int]:
-    """Processes of ranks that this process has started."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            command = (stat.parent / "cmdline").read_bytes()
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == os.getpid() and b"-m\0executor.training" in command:
-            found.append(int(stat.parent.name))
-    return sorted(found)
 
 
 class Disturbance:
@@ -68,11 +55,13 @@ class Disturbance:
         self._thread.join()
         assert self.pids, "the ranks ended before they could be disturbed"
         assert not any(map(alive, self.pids))
-        assert not ranks()
+        assert not started("executor.training")
 
     def _wait(self) -> None:
         while not self._over.wait(0.005):
-            if len(history.read(self._path)) >= self._after and (found := ranks()):
+            if len(history.read(self._path)) >= self._after and (
+                found := started("executor.training")
+            ):
                 self.pids = found
                 self._act(found[self._rank])
                 return
