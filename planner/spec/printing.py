@@ -15,8 +15,10 @@ from rich.text import Text
 from planner.spec.documents import InputError
 
 FORMATS = ("table", "json", "csv")
-LONG = 20
+LONG = 40
 """Characters from which a cell is read as a line of its own."""
+KEY_AND_VALUE = 2
+"""Columns that can be folded and read."""
 UNBOUNDED = 10_000
 
 
@@ -62,7 +64,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
 
 def _longest(cells: Sequence[Mapping[str, str]], beneath: Sequence[str]) -> str | None:
     """The column that is to leave the table next, if any."""
-    if not cells or len(cells[0]) - len(beneath) < 2:
+    if not cells or len(cells[0]) - len(beneath) <= KEY_AND_VALUE:
         return None
     lengths = {key: max(len(row[key]) for row in cells) for key in cells[0] if key not in beneath}
     longest = max(lengths, key=lambda key: lengths[key])

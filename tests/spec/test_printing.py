@@ -8,8 +8,13 @@ from planner.spec import printing
 
 PLAN = "dp=8 pp=2 vpp=5 micro_batch=1 zero=1 recompute=none schedule=interleaved"
 ROWS = [
-    {"plan": PLAN, "step": "3.26 s", "why": "over memory by 5.3 GiB, so it was left out"},
-    {"plan": "dp=1", "step": "1 s", "why": ""},
+    {
+        "plan": PLAN,
+        "step": "3.26 s",
+        "fits": "no",
+        "why": "over memory by 5.3 GiB, so it was left out",
+    },
+    {"plan": "dp=1", "step": "1 s", "fits": "yes", "why": ""},
 ]
 
 
