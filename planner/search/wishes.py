@@ -123,7 +123,8 @@ def _offered(key: str, runtime: Runtime) -> list[str]:
     found: dict[str, Iterable[object]] = {
         "schedule": runtime.schedules,
         "recompute": runtime.recompute,
-        "zero": sorted({0, *runtime.zero_stages}),  # one replica alone shards nothing
+        # one replica alone shards nothing
+        "zero": sorted({0, *runtime.zero_stages, *runtime.offered_zero(2)}),
         "cp_style": runtime.context_styles,
         "sync": runtime.synchronisations,
         "axis_order": ["-".join(order) for order in orders],

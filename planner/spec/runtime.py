@@ -39,8 +39,9 @@ class Runtime(Document):
     axes: the axes it divides a model over. context_styles: how it divides sequences (axis cp).
     shares_experts: it can divide one expert over several ranks (etp); experts_follow_tp: it does so
     over the ranks of tp where nobody says otherwise. chunks: the most chunks per
-    rank. pipeline_zero_stages: the ZeRO stages it runs under a pipeline, split_zero_stages: under
-    schedules that split the backward. hybrid_sharding: ZeRO within groups of replicas.
+    rank. pipeline_zero_stages: under a pipeline the ZeRO stages that take the place of zero_stages
+    (None: those of them below 2), split_zero_stages: which of these go with schedules that split
+    the backward. hybrid_sharding: ZeRO within groups of replicas.
     synchronisations: how replicas agree. other_axis_orders: placements it offers besides
     axis_order. free_stages: stages may hold any number of layers, else only as stage_split cuts;
     equal_stages: all stages and chunks must hold the same number. interleaved_ranks: the fewest
@@ -105,7 +106,7 @@ class Runtime(Document):
     shares_experts: bool = False
     experts_follow_tp: bool = False
     chunks: int = pydantic.Field(default=1, ge=1)
-    pipeline_zero_stages: tuple[int, ...] = (0, 1)
+    pipeline_zero_stages: tuple[int, ...] | None = None
     split_zero_stages: tuple[int, ...] = (0, 1)
     hybrid_sharding: bool = False
     synchronisations: tuple[Synchronisation, ...] = ("all_reduce",)
@@ -164,3 +165,11 @@ class Runtime(Document):
     @classmethod
     def _every_axis_once(cls, value: tuple[Axis, ...]) -> tuple[Axis, ...]:
         return check_axis_order(value)
+
+    def offered_zero(self, pp: int) -> tuple[int, ...]:
+        """The ZeRO stages that it offers with so many pipeline ranks."""
+        if pp == 1:
+            return self.zero_stages
+        if self.pipeline_zero_stages is not None:
+            return self.pipeline_zero_stages
+        return tuple(zero for zero in self.zero_stages if zero < 2)

@@ -378,8 +378,11 @@ def _dtype(run: Run, cluster: ClusterSpec) -> tuple[Dtype, tuple[str, ...]]:
 
 def _zero(run: Run, runtime: Runtime, pp: int) -> tuple[int, tuple[str, ...]]:
     zero, notes = _stage(run, runtime)
-    if zero > 1 and pp > 1 and runtime.name == "torchtitan":
-        return 1, (*notes, "pp in PyTorch gathers and reduces once a step, costed as zero_stage 1")
+    offered = runtime.pipeline_zero_stages
+    if pp > 1 and offered is not None and zero > max(offered):
+        kept = max(offered)
+        note = f"states under pp of {runtime.name} are kept as zero_stage {kept} keeps them"
+        return kept, (*notes, note)
     return zero, notes
 
 
