@@ -188,13 +188,14 @@ def scale(
     blocks = question.ask(
         model, cluster, seq_len, global_batch, dtype, runtime, profile, calibration
     )
-    rows = scaling.curve(blocks, counts, allow_at_risk)
+    curve = scaling.curve(blocks, counts, allow_at_risk)
     if output_format == "json":
-        printing.print_json({"schema": "scaling/1", "curve": rows})
+        printing.print_json({"schema": "scaling/1", "curve": curve})
     elif output_format == "csv":
-        printing.print_csv(rows)
+        printing.print_csv(curve)
     else:
-        printing.print_table(rows, f"{blocks.model.name} on {blocks.cluster.accelerator.name}")
+        title = f"{blocks.model.name} on {blocks.cluster.accelerator.name}"
+        printing.print_table(scaling.rows(curve), title)
 
 
 def export(

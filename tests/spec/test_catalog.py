@@ -240,11 +240,31 @@ def test_what_the_runtimes_offer():
         (catalog.find_runtime, "megatron", "megatron-core"),
     ],
 )
-def test_a_wrong_name_suggests_the_nearest_and_lists_all(find, wrong, right):
+def test_a_wrong_name_suggests_the_nearest_and_who_lists_all(find, wrong, right):
     with pytest.raises(InputError, match=f"did you mean '{right}'") as caught:
         find(wrong)
     assert repr(wrong.partition(":")[0]) in str(caught.value)
-    assert "write one of" in str(caught.value)
+    assert "`meshwright show` lists" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("find", "written", "name"),
+    [
+        (catalog.find_model, "Llama-3.1-8B", "llama3.1-8b"),
+        (catalog.find_cluster, "H100_SXM:8", "h100-sxm:8"),
+        (catalog.find_accelerator, "H200 SXM", "h200-sxm"),
+        (catalog.find_runtime, "Megatron_Core", "megatron-core"),
+    ],
+)
+def test_separators_tell_no_names_apart(find, written, name):
+    assert find(written).name == name
+
+
+def test_a_folder_is_no_other_spelling(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt-2").mkdir()
+    with pytest.raises(InputError, match=r"gpt-2/config\.json"):
+        catalog.find_model("gpt-2")
 
 
 def test_a_name_like_nothing_still_lists_all():
