@@ -55,7 +55,8 @@ class Runtime(Document):
     models: "any" Transformer, or only what the executor can be (planner.spec.runnable).
     sequence_parallel: shards the activations between tp blocks along the sequence.
     overlaps_dp: reduces gradients while the last backward still computes.
-    gradient_dtype: "fp32" accumulates in fp32, "same" in the workload's dtype.
+    gradient_dtype: "fp32" accumulates in fp32, "same" in the workload's dtype, "fp32_of_bf16" in
+    fp32 but those of fp16.
     keeps_low_precision_gradients: holds the 16-bit gradients beside the fp32 accumulator.
     master_weights: keeps an fp32 copy of half-precision weights in the optimiser.
     flash_attention: never stores the score matrix.
@@ -120,7 +121,7 @@ class Runtime(Document):
     models: Literal["any", "runnable"] = "any"
     sequence_parallel: bool
     overlaps_dp: bool
-    gradient_dtype: Literal["fp32", "same"]
+    gradient_dtype: Literal["fp32", "same", "fp32_of_bf16"]
     keeps_low_precision_gradients: bool = False
     master_weights: bool
     flash_attention: bool
@@ -173,3 +174,9 @@ class Runtime(Document):
         if self.pipeline_zero_stages is not None:
             return self.pipeline_zero_stages
         return tuple(zero for zero in self.zero_stages if zero < 2)
+
+    def widens_gradients(self, stored: str) -> bool:
+        """Whether gradients of weights of this format accumulate in fp32."""
+        return self.gradient_dtype == "fp32" or (
+            self.gradient_dtype == "fp32_of_bf16" and stored != "fp16"
+        )

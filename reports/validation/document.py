@@ -168,6 +168,20 @@ and MT-NLG 13 to 26 %, both too fast: slow links had hidden what else is slow th
 Of Megatron-LM of 2021 the same is known (its scatter and gather), but SC'21 went 2.0 to 3.1 % in
 sample: left out.
 
+Six more files on 2026-11-30, 69 rows, blind: Megatron-LM of 2021 on V100 6.7 % median (mean 11.0),
+Qwen3-235B by Megatron-core 31.3, NeMo with sequences of up to a million tokens 7.2, DeepSpeed with
+divided sequences on A100 21.9, MindFormers on Ascend 910B 13.1, torchtitan on MI250X 21.5. What
+followed, with a source each: where links run from device to device without a switch (MI300X,
+Gaudi, Ascend, V100) a group has those between its members only, for which two sources had measured
+what 2 to 7 of 8 reach (Gaudi 2, whose rows nobody had looked at for it, 14.2 to 2.1 % in the mean,
+MI300X 19.0 to 14.7, Ascend 12.5 to 9.4); Megatron leaves gradients of fp16 in fp16 (V100, with
+both, 11.0 to 6.9; SC'21, fitted again, 3.2 to 1.6 held out); FLOP/s of Megatron-core since 2025
+hold half of attention, its full sharding gathers ahead, and a row that names DeepEP sends tokens
+once (Qwen3-235B 36.4 to 16.8 in the mean). What they show and no source explains: attention of
+long sequences is 24 % too slow on H100 by software of 2025 and 44 % on GB300, 9 to 13 % too fast
+by that of early 2024; FlashAttention 2 on A100 reaches 0.57 of the peak where Composer's, lent to
+DeepSpeed, has 0.32.
+
 What is left: too fast where Megatron-Bridge's recipes keep activations in the hosts' memory (full
 sharding on GB200, 13 to 24 %: 20 to 92 layers, scripts/performance/configs/llama), which no
 column tells and which would not fit otherwise (1.7 to 2.6 times the memory is predicted): of

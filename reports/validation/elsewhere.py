@@ -114,6 +114,12 @@ PARTS: tuple[tuple[str, str, Chosen], ...] = (
     ("MaxText, TPU7x, mixtures", "ironwood", _is_mixture),
     ("Megatron-LM, Gaudi 2", "gaudi2", _all),
     ("NxD, Trainium", "neuron", _all),
+    ("Megatron-LM of 2021, 1-32 V100", "dlperf", _all),
+    ("Megatron-core, Qwen3-235B, H100, GB200 and GB300", "moe_model_zoo", _all),
+    ("NeMo, sequences of 4,096 to a million tokens, H100 and B200", "nemo_long", _all),
+    ("DeepSpeed (XTuner), sequences of 8,192 to 131,072, A100", "xtuner", _all),
+    ("MindFormers, Ascend 910B", "mindformers", _all),
+    ("torchtitan, MI250X", "frontier", _all),
 )
 
 

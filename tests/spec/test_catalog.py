@@ -151,6 +151,7 @@ def test_every_cluster_loads_for_any_number_of_nodes(name, nodes):
 def test_every_number_of_a_node_has_a_source(name):
     node = documents.load(Node, catalog.FOLDER / "clusters" / f"{name}.yaml")
     gained = {"fabric.in_network_gain"} if node.fabric.in_network_gain > 1 else set()
+    gained |= {"fabric.pairwise"} if node.fabric.pairwise else set()
     links = ("fabric", "network", *(("pods",) if node.pods else ()))
     assert set(node.provenance) - gained == {
         "devices_per_node",

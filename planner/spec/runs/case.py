@@ -22,7 +22,7 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from planner.spec.cluster import ClusterSpec
@@ -30,7 +30,7 @@ from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
 from planner.spec.runs.cluster import cluster_of
 from planner.spec.runs.model import model_of, with_further_tokens
-from planner.spec.runs.rate import seconds_by_rate
+from planner.spec.runs.rate import Flops, counted_flops, seconds_by_rate
 from planner.spec.runs.run import Run
 from planner.spec.runs.runtime import nearest, runtime_of
 from planner.spec.runs.unusable import UnusableError
@@ -57,6 +57,9 @@ DeepSeek-V3, NVIDIA-NeMo/Megatron-Bridge scripts/performance/configs/deepseek.""
 UNSHARED_EXPERTS = r"bridge"
 """Sources whose recipes leave every expert whole: expert_tensor_parallel_size=1 in all of
 NVIDIA-NeMo/Megatron-Bridge scripts/performance/configs."""
+
+SENDS_ONCE = r"deep-?ep\b|hybrid-?ep\b"
+"""Dispatchers that send a token to a node once, however many of its experts are there."""
 
 SHARDS_ITS_OPTIMIZER = r"nemo|megatron-core|mcore|megatron-bridge|nanotron"
 DTYPES: tuple[tuple[str, Dtype], ...] = (
@@ -90,10 +93,6 @@ RECOMPUTE: dict[str, Recompute] = {
     "true": "full",
     "yes": "full",
 }
-
-
-Flops = Callable[[ModelSpec, Workload], float]
-"""Model FLOPs of one step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,8 @@ def case_of(run: Run, chosen: str | None = None, flops: Flops | None = None) -> 
     degrees["etp"], of_experts = _expert_ranks(run, runtime, model, degrees)
     recompute, of_recompute = _recompute(run)
     workload = Workload(seq_len=run.seq_len, global_batch=global_batch, dtype=dtype)
-    needed = flops(model, workload) if flops and not run.timed and run.rated else None
+    by_rate = run.rated and not run.timed
+    needed = counted_flops(run, flops, model, workload) if flops and by_rate else None
     seconds, of_rate = _seconds(run, degrees["n_gpus"], workload, cluster, recompute, needed)
     notes = (
         *of_length,
@@ -354,6 +354,8 @@ def _with_flags(runtime: Runtime, run: Run, tp: int) -> tuple[Runtime, tuple[str
         changes["flash_attention"] = run.flash_attention
     else:
         notes = (*notes, f"flash_attention unknown, {_word(runtime.flash_attention)} assumed")
+    if re.search(SENDS_ONCE, f"{run.runtime or ''} {run.notes or ''}".lower()):
+        changes["sends_tokens_once"] = True
     changed = {name: value for name, value in changes.items() if getattr(runtime, name) != value}
     return runtime.replace(**changed) if changed else runtime, notes
 
