@@ -16,6 +16,7 @@ One entry is one file, and only that file (with its folder's index) is read to f
 """
 
 import difflib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,7 @@ def list_runtimes() -> tuple[str, ...]:
 
 
 def find_model(text: str) -> ModelSpec:
-    """The model of a catalog name, an HF config.json (or its folder) or a architecture/1 document.
+    """The model of a catalog name, an HF config.json (or its folder) or an architecture/1 document.
 
     Raises InputError.
     """
@@ -170,7 +171,7 @@ def _joined(name: str) -> str:
 
 
 def _is_path(text: str) -> bool:
-    return text.endswith(SUFFIXES) or "/" in text or "\\" in text or Path(text).is_dir()
+    return text.endswith(SUFFIXES) or "/" in text or "\\" in text or os.path.isdir(text)
 
 
 def _find(cls: type[Doc], text: str, folder: str, names: Callable[[], tuple[str, ...]]) -> Doc:

@@ -273,6 +273,11 @@ def test_a_name_like_nothing_still_lists_all():
     assert "did you mean" not in str(caught.value)
 
 
+def test_a_name_too_long_for_a_file_is_unknown():
+    with pytest.raises(InputError, match="no model is called"):
+        catalog.find_model("a" * 300)
+
+
 def test_one_entry_is_found_without_reading_the_others(monkeypatch):
     read, files = documents.read_mapping, []
 
