@@ -135,6 +135,8 @@ def find_calibration(accelerator: Accelerator, runtime: str) -> Calibration | No
     reached = index["attention"]
     newer = years[accelerator.name] > years[device] and {accelerator.name, device} <= set(reached)
     attention = reached[accelerator.name] / reached[device] if newer else 1.0
+    if software != runtime:
+        attention *= index["kernels"].get(runtime, 1.0) / index["kernels"].get(software, 1.0)
     matmul = _matmul_ratio(accelerator, device)
     return found.borrowed_for(accelerator.name, runtime, matmul, attention)
 

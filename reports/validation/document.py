@@ -179,8 +179,13 @@ both, 11.0 to 6.9; SC'21, fitted again, 3.2 to 1.6 held out); FLOP/s of Megatron
 hold half of attention, its full sharding gathers ahead, and a row that names DeepEP sends tokens
 once (Qwen3-235B 36.4 to 16.8 in the mean). What they show and no source explains: attention of
 long sequences is 24 % too slow on H100 by software of 2025 and 44 % on GB300, 9 to 13 % too fast
-by that of early 2024; FlashAttention 2 on A100 reaches 0.57 of the peak where Composer's, lent to
-DeepSpeed, has 0.32.
+by that of early 2024.
+LLM-foundry ran Triton's attention (attn_impl in its submit_benchmarks.py), of which FlashAttention
+2 is 1.3 to 2.5 times as fast by its paper; what others borrow of Composer's constants has 1.3 since
+(1.8 was tried: torchtitan 15.9 % in the mean). DeepSpeed with divided sequences 30.1 to 20.6 %
+(without 2 nearly full devices 26.1 to 14.8), Llama 3 with 131,072 tokens 23 to 4, torchtitan 9.4 to
+8.3, MaxText on TPU 10.8 to 9.4; FSDP of IBM 11.2 to 13.3, MaxText and Paxml on H100 12.4 to 14.6,
+which were too fast for something else.
 
 What is left: too fast where Megatron-Bridge's recipes keep activations in the hosts' memory (full
 sharding on GB200, 13 to 24 %: 20 to 92 layers, scripts/performance/configs/llama), which no

@@ -348,6 +348,9 @@ def _with_flags(runtime: Runtime, run: Run, tp: int) -> tuple[Runtime, tuple[str
         changes["sequence_parallel"] = True
     elif tp > 1 and run.sequence_parallel is not None:
         changes["sequence_parallel"] = run.sequence_parallel
+    elif tp > 1 and run.seq_len and run.seq_len % tp:
+        notes = ("sequence_parallel unknown, off assumed: tp does not divide the sequence",)
+        changes["sequence_parallel"] = False
     elif tp > 1:
         notes = (f"sequence_parallel unknown, {_word(runtime.sequence_parallel)} assumed",)
     if run.flash_attention is not None:

@@ -3,7 +3,8 @@
 seconds = FLOPs of the step / (devices * rate). The FLOPs are those of the model (6 per parameter
 that multiplies and token, attention over all pairs); recomputed ones do not count, as today's
 software prints it. What Megatron-LM printed until 2021, and Megatron-DeepSpeed after it, counts the
-forward twice where layers are recomputed: 4/3 of the model's FLOPs (SC'21, appendix). Megatron-core
+forward twice where layers are recomputed: 4/3 of the model's FLOPs (SC'21, appendix); so do NeoX
+(get_flops in megatron/logging.py) and metaseq (OPT's 4.3e23 for 300 billion tokens). Megatron-core
 since 2025 and what is built on it count the half of the pairs that a causal mask leaves ("only half
 of the mask is non-zero", megatron/training/training.py; NeMo 25.04 did not: its sequences of a
 million tokens would be at 71 % of a B200). Half the attention of a sequence is that of two of half
@@ -22,7 +23,7 @@ from planner.spec.workload import Dtype, Workload
 Flops = Callable[[ModelSpec, Workload], float]
 """Model FLOPs of one step."""
 
-COUNTS_RECOMPUTED = r"2021|sc21|megatron.*deepspeed|deepspeed.*megatron|\bbloom"
+COUNTS_RECOMPUTED = r"2021|sc21|megatron.*deepspeed|deepspeed.*megatron|\bbloom|neox|metaseq"
 """Runtimes and sources whose FLOP/s hold what is recomputed."""
 
 

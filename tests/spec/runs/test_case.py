@@ -620,3 +620,9 @@ def test_without_a_switch_the_links_follow_the_devices_of_a_node() -> None:
 def test_a_dispatcher_that_is_told_sends_tokens_once() -> None:
     assert not case(runtime="megatron-core").runtime.sends_tokens_once
     assert case(runtime="megatron-core", notes="DeepEP").runtime.sends_tokens_once
+
+
+def test_a_sequence_that_tp_does_not_divide_is_not_divided() -> None:
+    found = case(n_gpus=48, tp=12, dp=4, pp=1, runtime="nemo", sequence_parallel=None)
+    assert not found.runtime.sequence_parallel
+    assert any("tp does not divide" in note for note in found.notes)
