@@ -25,9 +25,7 @@ def rank(
     if (objective == "devices") != (throughput is not None):
         raise InputError("--objective devices and --throughput N (tokens/s) need each other")
     if throughput is not None and not 0 < throughput < math.inf:
-        raise InputError(
-            f"--throughput {throughput}: choose a number above 0"
-        )
+        raise InputError(f"--throughput {throughput}: choose a number above 0")
     if objective == "cost" and blocks.cluster.accelerator.price_usd_per_hour is None:
         name = blocks.cluster.accelerator.name
         raise InputError(
