@@ -50,6 +50,7 @@ class Runtime(Document):
     every second matrix product (planner.graph.recompute).
     sends_tokens_once: the exchange of experts sends a token once to every node that has some of its
     experts (DeepEP), not once for each expert.
+    overlaps_experts: the exchange of experts passes beside the compute of another microbatch.
     recompute_layers: which layers may recompute: all or none of them, the same number of every
     stage, or any number of each.
     models: "any" Transformer, or only what the executor can be (planner.spec.runnable).
@@ -113,6 +114,7 @@ class Runtime(Document):
     synchronisations: tuple[Synchronisation, ...] = ("all_reduce",)
     other_axis_orders: tuple[tuple[Axis, ...], ...] = ()
     sends_tokens_once: bool = False
+    overlaps_experts: bool = False
     free_stages: bool = True
     equal_stages: bool = False
     interleaved_ranks: int = pydantic.Field(default=2, ge=2)

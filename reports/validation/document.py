@@ -186,6 +186,11 @@ LLM-foundry ran Triton's attention (attn_impl in its submit_benchmarks.py), of w
 (without 2 nearly full devices 26.1 to 14.8), Llama 3 with 131,072 tokens 23 to 4, torchtitan 9.4 to
 8.3, MaxText on TPU 10.8 to 9.4; FSDP of IBM 11.2 to 13.3, MaxText and Paxml on H100 12.4 to 14.6,
 which were too fast for something else.
+Four runs that papers tell, from memory of them: DeepSeek-V3 on 2,048 H800 was 96 % too slow blind
+and is 16: DualPipe deals tokens out beside the layers of another microbatch, for which 20 of 132
+multiprocessors are set aside, and DeepEP sends a token to a node once. GPT-NeoX, OPT and GLM-130B
+count what is recomputed in their FLOP/s; they are 23 to 29 % too fast, as MT-NLG is: 16-bit
+training on A100 without FlashAttention, whatever the software.
 
 What is left: too fast where Megatron-Bridge's recipes keep activations in the hosts' memory (full
 sharding on GB200, 13 to 24 %: 20 to 92 layers, scripts/performance/configs/llama), which no

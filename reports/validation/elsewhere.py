@@ -120,6 +120,7 @@ PARTS: tuple[tuple[str, str, Chosen], ...] = (
     ("DeepSpeed (XTuner), sequences of 8,192 to 131,072, A100", "xtuner", _all),
     ("MindFormers, Ascend 910B", "mindformers", _all),
     ("torchtitan, MI250X", "frontier", _all),
+    ("GPT-NeoX, OPT, GLM-130B and DeepSeek-V3, 96-992 A100 and 2,048 H800", "published", _all),
 )
 
 

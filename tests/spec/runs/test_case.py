@@ -620,6 +620,8 @@ def test_without_a_switch_the_links_follow_the_devices_of_a_node() -> None:
 def test_a_dispatcher_that_is_told_sends_tokens_once() -> None:
     assert not case(runtime="megatron-core").runtime.sends_tokens_once
     assert case(runtime="megatron-core", notes="DeepEP").runtime.sends_tokens_once
+    assert not case(runtime="megatron-core").runtime.overlaps_experts
+    assert case(runtime="HAI-LLM (DualPipe)").runtime.overlaps_experts
 
 
 def test_a_sequence_that_tp_does_not_divide_is_not_divided() -> None:
