@@ -36,7 +36,7 @@ NEAREST = (
         ("fsdp", "torchtitan", "megatron-core"),
     ),
     (
-        r"maxtext|jax|xla|alpa|pax|levanter|axlearn|t5x|flax|easylm",
+        r"maxtext|jax|xla|alpa|pax|pathways|levanter|axlearn|t5x|flax|easylm",
         ("fsdp",),
     ),
 )

@@ -628,3 +628,8 @@ def test_a_sequence_that_tp_does_not_divide_is_not_divided() -> None:
     found = case(n_gpus=48, tp=12, dp=4, pp=1, runtime="nemo", sequence_parallel=None)
     assert not found.runtime.sequence_parallel
     assert any("tp does not divide" in note for note in found.notes)
+
+
+def test_xla_sends_pieces_beside_the_products() -> None:
+    assert case(runtime="MaxText", gpu="TPU v5p", sequence_parallel=None).runtime.overlaps_tp
+    assert not case(runtime="torchtitan").runtime.overlaps_tp
