@@ -2,8 +2,8 @@
 
     python -m planner.calibration.recipes [PAIR ...]        (make calibrations)
 
-A recipe names the runs of one (accelerator, runtime), which of them are fitted, and what is held out
-together.
+A recipe names the runs of one (accelerator, runtime), which of them are fitted, and what is held
+out together.
 Per recipe: fit all constants, keep those that the runs identify, fit again; then leave out group
 after group for the held-out errors and the bands. Numbers are rounded, so that the same runs give
 the same file; review the diff.
@@ -37,8 +37,8 @@ class Recipe:
     """What a calibration is fitted on.
 
     groups: file of the catalog's runs -> columns that say what is held out together.
-    where: which runs are fitted; peaks are judged of all. memory: constants fitted to peaks, none where
-    no peak is measured.
+    where: which runs are fitted; peaks are judged of all. memory: constants fitted to peaks, none
+    where no peak is measured.
     """
 
     accelerator: str
