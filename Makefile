@@ -1,7 +1,7 @@
 # make demo: the whole loop on this machine.  make test: the suite.  make check: ruff and mypy.
 PYTHON ?= python3
 EXTRAS ?= exec,dev
-WORKERS ?= 2
+WORKERS ?= 3
 BIN := .venv/bin
 
 .PHONY: setup demo test test-slow test-parity test-gpu check format bench goldens calibrations validation planning lab scaling clean

@@ -24,7 +24,7 @@ def gradient_dtype(dtype: Dtype, runtime: Runtime) -> torch.dtype:
     """Format in which gradients accumulate and are reduced."""
     weights = weight_dtype(dtype)
     narrow = torch.empty((), dtype=weights).element_size() < 4
-    return torch.float32 if narrow and runtime.gradient_dtype == "fp32" else weights
+    return torch.float32 if narrow and runtime.widens_gradients(dtype) else weights
 
 
 def set_matrix_units(dtype: Dtype) -> None:

@@ -78,7 +78,7 @@ def _formats(plan: Plan) -> Iterator[str]:
     if work.dtype in ("fp8", "fp4"):
         yield f"workload.dtype={work.dtype} is not implemented; plan with bf16"
     narrow = work.dtype in ("bf16", "fp16")
-    if narrow and not (runtime.master_weights and runtime.gradient_dtype == "fp32"):
+    if narrow and not (runtime.master_weights and runtime.widens_gradients(work.dtype)):
         yield (
             f"runtime {runtime.name!r} keeps no fp32 master weights or gradients; "
             f"16-bit training here needs both: plan with --runtime native"

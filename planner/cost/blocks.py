@@ -347,6 +347,10 @@ class Blocks:
             hidden += over_tp - overlap.exposed(over_tp, compute - hidden, 1.0 * tp)
         elif self.runtime.overlaps_tp_backward and tp > 1:
             hidden += _beside_gradients(nodes, sent, *beside)
+        if self.runtime.overlaps_experts and sent.division.ep > 1:
+            dealt = sent.over([node for node in nodes if node.axis == "ep"])
+            dealt = smaller(dealt, larger(compute - hidden, 0.0))
+            hidden, compute = hidden + dealt, compute + overlap.DEALING * dealt
         left = sent.over(nodes) - hidden
         return compute + self.runtime.overlap_slowdown * hidden, left
 

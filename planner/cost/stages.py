@@ -87,7 +87,7 @@ class StageTimes:
 def gradient_bytes(blocks: Blocks) -> int:
     """Bytes of one gradient element where it is accumulated and reduced."""
     size = blocks.element_bytes
-    return max(size, 4) if blocks.runtime.gradient_dtype == "fp32" else size
+    return max(size, 4) if blocks.runtime.widens_gradients(blocks.stored) else size
 
 
 @dataclass(frozen=True, slots=True)

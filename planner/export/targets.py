@@ -1,12 +1,12 @@
 """Targets: a plan as files for whoever starts its ranks."""
 
 import difflib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from planner.export import kubernetes, slurm, torchrun
 from planner.export.job import Job
+from planner.spec import documents
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
 
@@ -28,13 +28,8 @@ def export(plan: Plan, target: str) -> dict[str, str]:
 
 def write(files: dict[str, str], folder: Path) -> list[Path]:
     """Write the files into a folder; scripts can be run. Raises InputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            path = folder / name
-            path.write_text(text, encoding="utf-8")
-            if text.startswith("#!"):
-                os.chmod(path, 0o755)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    for name, text in files.items():
+        path = documents.write_text(folder / name, text)
+        if text.startswith("#!"):
+            path.chmod(0o755)
     return [folder / name for name in files]

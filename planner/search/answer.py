@@ -5,7 +5,7 @@ from typing import Any
 from planner.search.ranking import Ranking
 from planner.spec.layout import Layout
 from planner.spec.plan import Plan, Prediction
-from planner.spec.units import format_bytes, format_seconds
+from planner.spec.units import format_bytes, format_interval, format_seconds
 
 LAYOUT_KEYS = (
     "dp",
@@ -103,7 +103,7 @@ def _row(plan: Plan) -> dict[str, Any]:
 def _band(promised: Prediction) -> str:
     if promised.low_seconds is None or promised.high_seconds is None:
         return ""
-    return f"{format_seconds(promised.low_seconds)}-{format_seconds(promised.high_seconds)}"
+    return format_interval(promised.low_seconds, promised.high_seconds)
 
 
 def _bytes(size: float | None) -> str:

@@ -117,10 +117,9 @@ def _zero_problems(runtime: Runtime, layout: Layout) -> Iterator[str]:
     if layout.zero == 0 and layout.dp * layout.cp == 1:
         return
     kept = f"zero={layout.zero} is not offered by runtime {runtime.name!r}"
-    cases = [(True, "", runtime.zero_stages)]
-    cases.append((layout.pp > 1, " under a pipeline", runtime.pipeline_zero_stages))
-    split = f" under schedule={layout.schedule}, which splits the backward"
-    cases.append((layout.schedule in SPLIT, split, runtime.split_zero_stages))
-    for applies, where, stages in cases:
-        if applies and layout.zero not in stages:
-            yield f"{kept}{where} ({', '.join(map(str, stages))})"
+    offered, where = runtime.offered_zero(layout.pp), " under a pipeline" if layout.pp > 1 else ""
+    if layout.zero not in offered:
+        yield f"{kept}{where} ({', '.join(map(str, offered))})"
+    elif layout.schedule in SPLIT and layout.zero not in runtime.split_zero_stages:
+        listed = ", ".join(str(z) for z in offered if z in runtime.split_zero_stages)
+        yield f"{kept} under schedule={layout.schedule}, which splits the backward ({listed})"

@@ -4,7 +4,7 @@ Strong scaling: the global batch stays the same. speedup is against the first nu
 that has a plan, efficiency = speedup / (devices / first devices).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from planner.cost.blocks import Blocks
@@ -12,6 +12,7 @@ from planner.search.optimum import rank
 from planner.search.ranking import NoPlanError
 from planner.spec.cluster import ClusterSpec
 from planner.spec.documents import InputError
+from planner.spec.units import format_interval, format_seconds
 
 
 def resized(cluster: ClusterSpec, devices: int) -> ClusterSpec:
@@ -58,6 +59,30 @@ def curve(
             row["efficiency"] = row["speedup"] * first[0] / count
         rows.append(row)
     return rows
+
+
+def rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """A curve for people."""
+    return [_readable(row) for row in found]
+
+
+def _readable(row: Mapping[str, Any]) -> dict[str, str]:
+    def written(key: str, write: Callable[[float], str]) -> str:
+        return "" if row[key] is None else write(row[key])
+
+    ends = row["low_seconds"], row["high_seconds"]
+    return {
+        "devices": str(row["devices"]),
+        "step": written("step_seconds", format_seconds),
+        "8 of 10": "" if None in ends else format_interval(*ends),
+        "tokens/s": written("tokens_per_second", "{:,.0f}".format),
+        "speed-up": written("speedup", "{:.2f}".format),
+        "efficiency": written("efficiency", "{:.0%}".format),
+        "MFU": written("mfu", "{:.1%}".format),
+        "$/M tokens": written("usd_per_million_tokens", "{:.4g}".format),
+        "runs out": written("run_out_probability", "{:.0%}".format),
+        "plan": row["plan"],
+    }
 
 
 def _row(asked: Blocks, devices: int, allow_at_risk: bool) -> dict[str, Any]:

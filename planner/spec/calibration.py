@@ -7,9 +7,9 @@ time_low, time_high: measured over predicted seconds, 10th and 90th percentile o
 memory_low, memory_high: the same of the peak; memory_quantiles: more of them
 (planner.spec.spread), for the safe side and the probability to run out. A calibration of another
 accelerator or runtime may stand in (`borrowed_for`): what it says of the device is scaled by the
-best published matrix products of both, and on a newer one by what a published attention kernel
-reaches on both. Its band is wider for everything that its runs were not (planner.spec.strange):
-another device, another software, models with experts.
+best published matrix products of both, on a newer one by what a published attention kernel reaches
+on both, and for another software by what its own kernel reaches. Its band is wider for everything
+that its runs were not (planner.spec.strange): another device, another software, experts.
 """
 
 import math

@@ -8,6 +8,7 @@ A word is the name of an entry in planner/catalog, or a path to a document:
     RUNTIME  native | a runtime/1 document
     --calibration  a calibration/1 document | none; without it the nearest of the catalog
 
+Names may be written with other separators (`Llama-3.1-8B`, `H100_SXM:8`, `megatron core`).
 A word that ends in .json, .yaml or .yml or holds a slash is a path; a folder that bears the
 name of an entry is read as `./gpt2`. In a cluster/1 document, `accelerator` may be the name
 of a catalog entry instead of a whole accelerator.
@@ -15,6 +16,8 @@ One entry is one file, and only that file (with its folder's index) is read to f
 """
 
 import difflib
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +31,8 @@ from planner.spec.runtime import Runtime
 
 FOLDER = Path(__file__).resolve().parent.parent / "catalog"
 SUFFIXES = (".json", ".yaml", ".yml")
+MOST_NODES = 1_000_000
+"""Far beyond what exists, and still planned in a minute."""
 
 
 def list_models() -> tuple[str, ...]:
@@ -51,12 +56,11 @@ def list_runtimes() -> tuple[str, ...]:
 
 
 def find_model(text: str) -> ModelSpec:
-    """The model of a catalog name, an HF config.json (or its folder) or a architecture/1 document.
+    """The model of a catalog name, an HF config.json (or its folder) or an architecture/1 document.
 
     Raises InputError.
     """
-    name = text.lower()
-    if name in list_models():
+    if name := _entry(text, list_models()):
         return _catalog_model(name)
     if not _is_path(text):
         raise _unknown("model", text, list_models(), "the path of a config.json")
@@ -74,11 +78,12 @@ def find_cluster(text: str) -> ClusterSpec:
             "cluster 'local' is this machine and needs its profile; "
             "run `meshwright profile -o profile.json` and pass --profile profile.json"
         )
-    name, colon, nodes = text.lower().partition(":")
-    if name not in list_clusters():
+    word, colon, nodes = text.partition(":")
+    name = _entry(word, list_clusters())
+    if name is None:
         if _is_path(text):
             return _cluster_file(Path(text))
-        raise _unknown("cluster", name, list_clusters(), "the path of a cluster/1 document")
+        raise _unknown("cluster", word, list_clusters(), "the path of a cluster/1 document")
     node = find_node(name)
     return make_cluster(node, find_accelerator(node.accelerator), _count(text, nodes, bool(colon)))
 
@@ -130,6 +135,8 @@ def find_calibration(accelerator: Accelerator, runtime: str) -> Calibration | No
     reached = index["attention"]
     newer = years[accelerator.name] > years[device] and {accelerator.name, device} <= set(reached)
     attention = reached[accelerator.name] / reached[device] if newer else 1.0
+    if software != runtime:
+        attention *= index["kernels"].get(runtime, 1.0) / index["kernels"].get(software, 1.0)
     matmul = _matmul_ratio(accelerator, device)
     return found.borrowed_for(accelerator.name, runtime, matmul, attention)
 
@@ -153,13 +160,24 @@ def _names(folder: str, suffix: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in entries if path.stem != "index"))
 
 
+def _entry(text: str, names: tuple[str, ...]) -> str | None:
+    """The entry that a word means: its name, or the only one that differs in separators alone."""
+    if (name := text.lower()) in names:
+        return name
+    alike = [each for each in names if _joined(each) == _joined(name)]
+    return alike[0] if len(alike) == 1 and not _is_path(text) else None
+
+
+def _joined(name: str) -> str:
+    return re.sub(r"[-_\s]+", "", name)
+
+
 def _is_path(text: str) -> bool:
-    return text.endswith(SUFFIXES) or "/" in text or "\\" in text or Path(text).is_dir()
+    return text.endswith(SUFFIXES) or "/" in text or "\\" in text or os.path.isdir(text)
 
 
 def _find(cls: type[Doc], text: str, folder: str, names: Callable[[], tuple[str, ...]]) -> Doc:
-    name = text.lower()
-    if name in names():
+    if name := _entry(text, names()):
         return documents.load(cls, FOLDER / folder / f"{name}.yaml")
     if _is_path(text):
         return documents.load(cls, text)
@@ -206,12 +224,16 @@ def _count(text: str, nodes: str, given: bool) -> int:
             f"cluster {text!r}: {nodes!r} is not a number of nodes; write NAME:NODES with a "
             f"whole number from 1 on, such as {text.partition(':')[0]}:8"
         )
+    if len(nodes.lstrip("0")) > len(str(MOST_NODES)) or int(nodes) > MOST_NODES:
+        raise InputError(f"cluster {text!r}: choose at most {MOST_NODES:,} nodes")
     return int(nodes)
 
 
 def _unknown(noun: str, text: str, names: tuple[str, ...], other: str) -> InputError:
     close = difflib.get_close_matches(text.lower(), names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return InputError(
-        f"no {noun} is called {text!r}; {hint}write one of {', '.join(names)}, or {other}"
+    choice = (
+        f"did you mean {close[0]!r}? write one of the {len(names)} that `meshwright show` lists,"
+        if close
+        else f"write one of {', '.join(names)},"
     )
+    return InputError(f"no {noun} is called {text!r}; {choice} or {other}")

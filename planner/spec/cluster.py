@@ -61,7 +61,8 @@ class Tier(Frozen):
     bandwidth_bytes_per_second: per device and direction when all devices send at once.
     latency_seconds: of one message. congestion: the loss of bandwidth per doubling of the domains
     of the tier below that a group spans. in_network_gain: how much faster an all-reduce inside one
-    domain is where switches add up (NVLink SHARP), 1 without.
+    domain is where switches add up (NVLink SHARP), 1 without. pairwise: a link from every device to
+    every other and no switch, so that a group has only the links between its own members.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Tier(Frozen):
     latency_seconds: float = pydantic.Field(ge=0)
     congestion: float = pydantic.Field(default=0.0, ge=0)
     in_network_gain: float = pydantic.Field(default=1.0, ge=1)
+    pairwise: bool = False
 
 
 def _check_slowdown(value: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:

@@ -7,7 +7,8 @@ number in that unit or a string with a unit; the same key without the unit (`mem
 takes only a string with a unit, because a bare number there would be a guess.
 
 `load(save(x)) == x` holds for every document. Writing goes to a temporary name beside the
-target, then renames, so an interrupted run never leaves half a file.
+target, then renames, so an interrupted run never leaves half a file. A link leads to the file that
+is replaced; what is neither file nor folder (/dev/null, a pipe) is written to.
 """
 
 import difflib
@@ -133,7 +134,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error}") from None
     try:
         data = json.loads(text) if path.suffix == ".json" else YAML(typ="safe").load(text)
-    except (json.JSONDecodeError, YAMLError) as error:
+    except (ValueError, RecursionError, YAMLError) as error:  # also endless numbers and nesting
         raise InputError(f"{path}: not valid {path.suffix[1:] or 'YAML'}: {error}") from None
     if not isinstance(data, dict):
         kind = "nothing" if data is None else type(data).__name__
@@ -207,11 +208,18 @@ def check_place(path: Path | str) -> None:
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; give the name of a file")
+        if _is_special(path):
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name):
             pass
     except OSError as error:
         raise _unwritable(path, error) from None
+
+
+def _is_special(path: Path) -> bool:
+    """Whether writing beside and renaming would put a file in the place of a device or pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
@@ -220,8 +228,11 @@ def _unwritable(path: Path, error: OSError) -> InputError:
 
 def write_text(path: Path | str, text: str) -> Path:
     """Write text under a temporary name, then rename: no reader ever sees half a file."""
-    path = Path(path)
+    given, path = Path(path), Path(os.path.realpath(path))
     try:
+        if _is_special(path):
+            path.write_text(text, encoding="utf-8")
+            return given
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
         try:
@@ -233,5 +244,5 @@ def write_text(path: Path | str, text: str) -> Path:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise _unwritable(path, error) from None
-    return path
+        raise _unwritable(given, error) from None
+    return given

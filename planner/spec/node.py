@@ -30,7 +30,8 @@ class Link(Frozen):
     """What joins devices: the fabric inside a node, or the network between nodes.
 
     bandwidth_bytes_per_second: per device and direction when all devices send at once.
-    latency_seconds: of one message. congestion, in_network_gain: see planner.spec.cluster.Tier.
+    latency_seconds: of one message. congestion, in_network_gain, pairwise: see
+    planner.spec.cluster.Tier.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Link(Frozen):
     latency_seconds: float = pydantic.Field(ge=0)
     congestion: float = pydantic.Field(default=0.0, ge=0)
     in_network_gain: float = pydantic.Field(default=1.0, ge=1)
+    pairwise: bool = False
 
     def tier(self, devices: int) -> Tier:
         """This link as the tier that joins so many devices."""

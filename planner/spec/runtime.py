@@ -39,8 +39,9 @@ class Runtime(Document):
     axes: the axes it divides a model over. context_styles: how it divides sequences (axis cp).
     shares_experts: it can divide one expert over several ranks (etp); experts_follow_tp: it does so
     over the ranks of tp where nobody says otherwise. chunks: the most chunks per
-    rank. pipeline_zero_stages: the ZeRO stages it runs under a pipeline, split_zero_stages: under
-    schedules that split the backward. hybrid_sharding: ZeRO within groups of replicas.
+    rank. pipeline_zero_stages: under a pipeline the ZeRO stages that take the place of zero_stages
+    (None: those of them below 2), split_zero_stages: which of these go with schedules that split
+    the backward. hybrid_sharding: ZeRO within groups of replicas.
     synchronisations: how replicas agree. other_axis_orders: placements it offers besides
     axis_order. free_stages: stages may hold any number of layers, else only as stage_split cuts;
     equal_stages: all stages and chunks must hold the same number. interleaved_ranks: the fewest
@@ -49,12 +50,14 @@ class Runtime(Document):
     every second matrix product (planner.graph.recompute).
     sends_tokens_once: the exchange of experts sends a token once to every node that has some of its
     experts (DeepEP), not once for each expert.
+    overlaps_experts: the exchange of experts passes beside the compute of another microbatch.
     recompute_layers: which layers may recompute: all or none of them, the same number of every
     stage, or any number of each.
     models: "any" Transformer, or only what the executor can be (planner.spec.runnable).
     sequence_parallel: shards the activations between tp blocks along the sequence.
     overlaps_dp: reduces gradients while the last backward still computes.
-    gradient_dtype: "fp32" accumulates in fp32, "same" in the workload's dtype.
+    gradient_dtype: "fp32" accumulates in fp32, "same" in the workload's dtype, "fp32_of_bf16" in
+    fp32 but those of fp16.
     keeps_low_precision_gradients: holds the 16-bit gradients beside the fp32 accumulator.
     master_weights: keeps an fp32 copy of half-precision weights in the optimiser.
     flash_attention: never stores the score matrix.
@@ -107,12 +110,13 @@ class Runtime(Document):
     shares_experts: bool = False
     experts_follow_tp: bool = False
     chunks: int = pydantic.Field(default=1, ge=1)
-    pipeline_zero_stages: tuple[int, ...] = (0, 1)
+    pipeline_zero_stages: tuple[int, ...] | None = None
     split_zero_stages: tuple[int, ...] = (0, 1)
     hybrid_sharding: bool = False
     synchronisations: tuple[Synchronisation, ...] = ("all_reduce",)
     other_axis_orders: tuple[tuple[Axis, ...], ...] = ()
     sends_tokens_once: bool = False
+    overlaps_experts: bool = False
     free_stages: bool = True
     equal_stages: bool = False
     interleaved_ranks: int = pydantic.Field(default=2, ge=2)
@@ -121,7 +125,7 @@ class Runtime(Document):
     models: Literal["any", "runnable"] = "any"
     sequence_parallel: bool
     overlaps_dp: bool
-    gradient_dtype: Literal["fp32", "same"]
+    gradient_dtype: Literal["fp32", "same", "fp32_of_bf16"]
     keeps_low_precision_gradients: bool = False
     master_weights: bool
     flash_attention: bool
@@ -167,3 +171,17 @@ class Runtime(Document):
     @classmethod
     def _every_axis_once(cls, value: tuple[Axis, ...]) -> tuple[Axis, ...]:
         return check_axis_order(value)
+
+    def offered_zero(self, pp: int) -> tuple[int, ...]:
+        """The ZeRO stages that it offers with so many pipeline ranks."""
+        if pp == 1:
+            return self.zero_stages
+        if self.pipeline_zero_stages is not None:
+            return self.pipeline_zero_stages
+        return tuple(zero for zero in self.zero_stages if zero < 2)
+
+    def widens_gradients(self, stored: str) -> bool:
+        """Whether gradients of weights of this format accumulate in fp32."""
+        return self.gradient_dtype == "fp32" or (
+            self.gradient_dtype == "fp32_of_bf16" and stored != "fp16"
+        )

@@ -96,6 +96,13 @@ def format_seconds(value: float) -> str:
     return f"{value * 1e6:.1f} us"
 
 
+def format_interval(low: float, high: float) -> str:
+    """Print two ends, a shared unit once: 2.81-3.73 s, 786.2 ms-1.04 s."""
+    first, last = format_seconds(low), format_seconds(high)
+    number, _, unit = first.partition(" ")
+    return f"{number if last.endswith(f' {unit}') else first}-{last}"
+
+
 def format_count(value: float) -> str:
     """Print a count for people: 8.03 B, 124.4 M, 512."""
     for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):

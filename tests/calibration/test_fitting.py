@@ -62,11 +62,10 @@ def test_constants_that_made_the_runs_are_found_again() -> None:
 
 
 def test_one_run_in_another_state_moves_little() -> None:
-    found, pulled = (
-        fitting.fit_time(CaseTables(made(0.02, outlier))).values for outlier in (1.0, 5.0)
-    )
+    """A mean would take 1/18 of the logarithm of 5 from it: 9 %."""
+    pulled = fitting.fit_time(CaseTables(made(0.02, outlier=5.0))).values
     for name in ("matmul_efficiency", "attention_efficiency"):
-        assert pulled[name] == pytest.approx(found[name], rel=0.03)
+        assert pulled[name] == pytest.approx(TRUE[name], rel=0.05)
 
 
 def test_what_no_run_says_stays_at_its_prior() -> None:

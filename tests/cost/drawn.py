@@ -28,6 +28,7 @@ TRAITS = {
     "keeps_low_precision_gradients": st.booleans(),
     "selective": st.sampled_from(["core", "products"]),
     "sends_tokens_once": st.booleans(),
+    "overlaps_experts": st.booleans(),
     "splits_hops": st.booleans(),
     "expert_host_seconds": st.sampled_from([0.0, 1e-5]),
     "waits_for_counts": st.booleans(),

@@ -67,6 +67,23 @@ def test_no_product_in_fp4_runs_beside_its_exchange() -> None:
 
 
 @DRAWN
+@given(runtimes(overlap_slowdown=0.0), st.sampled_from([2, 4, 8]), st.sampled_from([1, 2]))
+def test_tokens_dealt_out_beside_another_microbatch_cost_less(
+    runtime: Runtime, ep: int, tp: int
+) -> None:
+    """And never less than compute alone; what hides slows it."""
+    blocks = asked(with_experts(wide()), gpu_cluster(nodes=8), runtime)
+    apart, beside = (
+        layer(with_traits(blocks, overlaps_experts=on), tp=tp, dp=8, ep=ep) for on in (False, True)
+    )
+    for phase in ("forward", "backward", "again"):
+        assert getattr(beside, phase + "_tp") <= getattr(apart, phase + "_tp") * SLACK
+        assert getattr(beside, phase) >= getattr(apart, phase) / SLACK
+        assert whole(beside)[phase] <= whole(apart)[phase] * SLACK
+    assert beside.forward_tp < apart.forward_tp
+
+
+@DRAWN
 @given(runtimes(layer_host_seconds=0.0), st.sampled_from([2, 4, 8]))
 def test_hidden_and_exposed_exchange_are_all_of_it(runtime: Runtime, tp: int) -> None:
     blocks = asked(wide(), gpu_cluster(nodes=8), runtime)

@@ -338,6 +338,13 @@ def tier_with(**changes: object) -> ClusterSpec:
     return cluster.replace(tiers=tuple(tier.replace(**changes) for tier in cluster.tiers))
 
 
+def fabric_with(**changes: object) -> ClusterSpec:
+    """Only the links inside a node."""
+    cluster = gpu_cluster(nodes=8)
+    fabric, network = cluster.tiers
+    return cluster.replace(tiers=(fabric.replace(**changes), network))
+
+
 def ring_seconds(n: int, latency: float, rate: float, size: float) -> float:
     return 2 * (n - 1) * latency + 2 * (n - 1) / n * size / rate
 
@@ -372,6 +379,28 @@ def test_adding_switches_speed_up_all_reduces_inside_one_domain_only(
         assert after == before
     elif size > 1e9:
         assert after < before
+
+
+@given(ops, st.integers(2, 64), st.sampled_from([1, 2, 4, 8]), sizes)
+def test_without_a_switch_a_group_has_its_own_links_only(
+    op: str, ranks: int, stride: int, size: float
+) -> None:
+    """Never faster than with one; as fast where all of a node take part, or one of each node."""
+    switched, pairwise = (CollectiveTimes(fabric_with(pairwise=p), None) for p in (False, True))
+    before, after = (float(t.seconds(op, ranks, stride, 1, size)) for t in (switched, pairwise))
+    assert after >= before
+    if stride == 8 or (stride == 1 and ranks % 8 == 0 and op != "send_recv"):
+        assert after == before
+    elif ranks < 8 and 8 % (ranks * stride) == 0 and size > 1e9:
+        assert after > before
+
+
+def test_two_of_eight_have_one_link_of_seven() -> None:
+    times = CollectiveTimes(fabric_with(pairwise=True), None)
+    rate = fabric_with(pairwise=True).tiers[0].bandwidth_bytes_per_second
+    for op, share in (("send_recv", 1.0), ("all_gather", 0.5), ("all_to_all", 0.5)):
+        found = float(times.seconds(op, 2, 1, 4, 1e12))
+        assert found == pytest.approx(share * 1e12 / (rate / 7), rel=1e-3)
 
 
 @given(ops, st.integers(2, 64), st.sampled_from([1, 2, 8]), sizes, st.floats(1, 100))

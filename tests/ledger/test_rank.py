@@ -168,8 +168,6 @@ def mixture() -> ModelSpec:
 
 KINDS_OF_MODELS: list[tuple[Any, str]] = [
     (wide_llama, "cp=2 tp=2 pp=2 dp=2 micro_batch=2 zero=3 recompute=full cp_style=all_to_all"),
-    (mixture, "tp=2 pp=2 dp=4 ep=2 etp=2 micro_batch=2 zero=1 recompute=full"),
-    (mixture, "tp=2 dp=4 ep=4 micro_batch=2 zero=2"),
     (lambda: KINDS["t5"], "tp=2 dp=2 micro_batch=2 zero=1"),
     (lambda: KINDS["bert-masked"], "tp=2 pp=2 dp=2 micro_batch=2 zero=2"),
     (lambda: KINDS["gpt2-sequences"], "tp=2 dp=2 micro_batch=2 zero=1"),
@@ -180,14 +178,13 @@ MORE_KINDS: list[tuple[Any, str]] = [
     (lambda: KINDS["bert-masked"], "tp=2 dp=2 micro_batch=2 zero=3"),
     (lambda: KINDS["bert-sequences"], "tp=4 dp=2 micro_batch=1 zero=3 recompute=full"),
     (wide_llama, "cp=4 dp=2 micro_batch=2 zero=1"),
-    (mixture, "dp=8 ep=4 micro_batch=2 zero=3"),
     (lambda: KINDS["bart"], "tp=4 dp=2 micro_batch=1 zero=1 recompute=full"),
 ]
 
 
 @pytest.mark.parametrize(("model", "layout"), also_slow(KINDS_OF_MODELS, MORE_KINDS))
 def test_messages_of_other_kinds(model: Any, layout: str) -> None:
-    """Sequences over ranks, experts, encoders; the last rank has the fewest rows of a table."""
+    """Sequences over ranks, encoders; the last rank has the fewest rows of a table."""
     planned = plan(model(), layout, 16, seq_len=64)
     predicted, recorded = meshwright_ledger.ledgers(planned, planned.layout.devices - 1)
     assert [line for line in both(predicted, recorded) if line[1] != line[2]] == []
@@ -235,9 +232,10 @@ MORE_MIXTURES = [
 
 
 @pytest.mark.parametrize(("layout", "batch", "rank"), also_slow(MIXTURES, MORE_MIXTURES))
-def test_peak_of_experts(layout: str, batch: int, rank: int) -> None:
+def test_experts(layout: str, batch: int, rank: int) -> None:
     """ZeRO divides experts over fewer ranks than the rest, and copies of tokens come and go."""
     predicted, recorded = meshwright_ledger.ledgers(plan(mixture(), layout, batch), rank)
+    assert [line for line in both(predicted, recorded) if line[1] != line[2]] == []
     assert abs(predicted.peak_bytes / recorded.peak_bytes - 1) <= WITHIN
 
 

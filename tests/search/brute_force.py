@@ -150,7 +150,7 @@ TRAITS: dict[str, list[object]] = {
     "axes": [("tp", "dp", "pp"), ("tp", "cp", "ep", "dp", "pp"), ("dp", "pp")],
     "hybrid_sharding": [False, True],
     "free_stages": [True, True, True, False],
-    "pipeline_zero_stages": [(0, 1), (0, 1, 2, 3)],
+    "pipeline_zero_stages": [None, (1,), (0, 1, 2, 3)],
     "overlaps_dp": [False, True],
     "prefetches_parameters": [False, True],
     "overlap_slowdown": [0.0, 0.2],

@@ -68,12 +68,17 @@ def test_none_leaves_the_catalogs_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("device", "runtime", "share"),
-    [("a100-80", "torchtitan", 1.0), ("h100-sxm", "composer-fsdp", 0.35 / 0.62)],
+    [
+        ("a800", "megatron-deepspeed", 1.0),
+        ("a100-80", "torchtitan", 1 / 0.77),
+        ("h100-sxm", "composer-fsdp", 0.35 / 0.62),
+        ("h100-sxm", "torchtitan", 0.35 / 0.62 / 0.77),
+    ],
 )
 def test_an_attention_kernel_of_an_older_device_is_worth_less_on_a_newer_one(
     device: str, runtime: str, share: float
 ) -> None:
-    """And as much on one of the same age."""
+    """And as much on one of the same age; Triton's is worth more where others run."""
     lent = catalog.find_calibration(catalog.find_accelerator(device), runtime)
     assert lent is not None
     assert lent.borrowed_from is not None

@@ -151,6 +151,7 @@ def test_every_cluster_loads_for_any_number_of_nodes(name, nodes):
 def test_every_number_of_a_node_has_a_source(name):
     node = documents.load(Node, catalog.FOLDER / "clusters" / f"{name}.yaml")
     gained = {"fabric.in_network_gain"} if node.fabric.in_network_gain > 1 else set()
+    gained |= {"fabric.pairwise"} if node.fabric.pairwise else set()
     links = ("fabric", "network", *(("pods",) if node.pods else ()))
     assert set(node.provenance) - gained == {
         "devices_per_node",
@@ -239,17 +240,42 @@ def test_what_the_runtimes_offer():
         (catalog.find_runtime, "megatron", "megatron-core"),
     ],
 )
-def test_a_wrong_name_suggests_the_nearest_and_lists_all(find, wrong, right):
+def test_a_wrong_name_suggests_the_nearest_and_who_lists_all(find, wrong, right):
     with pytest.raises(InputError, match=f"did you mean '{right}'") as caught:
         find(wrong)
     assert repr(wrong.partition(":")[0]) in str(caught.value)
-    assert "write one of" in str(caught.value)
+    assert "`meshwright show` lists" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("find", "written", "name"),
+    [
+        (catalog.find_model, "Llama-3.1-8B", "llama3.1-8b"),
+        (catalog.find_cluster, "H100_SXM:8", "h100-sxm:8"),
+        (catalog.find_accelerator, "H200 SXM", "h200-sxm"),
+        (catalog.find_runtime, "Megatron_Core", "megatron-core"),
+    ],
+)
+def test_separators_tell_no_names_apart(find, written, name):
+    assert find(written).name == name
+
+
+def test_a_folder_is_no_other_spelling(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt-2").mkdir()
+    with pytest.raises(InputError, match=r"gpt-2/config\.json"):
+        catalog.find_model("gpt-2")
 
 
 def test_a_name_like_nothing_still_lists_all():
     with pytest.raises(InputError, match="write one of") as caught:
         catalog.find_runtime("zzz")
     assert "did you mean" not in str(caught.value)
+
+
+def test_a_name_too_long_for_a_file_is_unknown():
+    with pytest.raises(InputError, match="no model is called"):
+        catalog.find_model("a" * 300)
 
 
 def test_one_entry_is_found_without_reading_the_others(monkeypatch):

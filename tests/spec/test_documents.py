@@ -82,7 +82,7 @@ runtimes = st.builds(
     recompute=some(st.sampled_from(["none", "full"])),
     sequence_parallel=st.booleans(),
     overlaps_dp=st.booleans(),
-    gradient_dtype=st.sampled_from(["fp32", "same"]),
+    gradient_dtype=st.sampled_from(["fp32", "same", "fp32_of_bf16"]),
     master_weights=st.booleans(),
     flash_attention=st.booleans(),
     recompute_stops_early=st.booleans(),
@@ -306,6 +306,9 @@ def test_yaml_reads_exponents_as_numbers(tmp_path):
         ("a.yaml", "a: 1\na: 2", "not valid yaml"),
         ("a.yaml", "", "holds nothing"),
         ("a.json", "[1]", "holds list"),
+        ("a.json", "[" * 10_000, "not valid json"),
+        ("a.yaml", "[" * 10_000, "not valid yaml"),
+        ("a.json", '{"x": ' + "1" * 5_000 + "}", "not valid json"),
     ],
 )
 def test_files_that_are_no_mapping_are_refused_by_name(tmp_path, name, text, said):
@@ -355,6 +358,24 @@ def test_a_place_that_cannot_hold_a_file_is_refused(tmp_path):
         documents.check_place(tmp_path / "file" / "plan.json")
     with pytest.raises(InputError, match="is a folder; give the name of a file"):
         documents.check_place(tmp_path)
+
+
+def test_a_link_leads_to_the_file_that_is_replaced(tmp_path):
+    (tmp_path / "link.json").symlink_to(tmp_path / "plan.json")
+    assert documents.write_text(tmp_path / "link.json", "x") == tmp_path / "link.json"
+    assert (tmp_path / "plan.json").read_text() == "x"
+    assert (tmp_path / "link.json").is_symlink()
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    documents.check_place(pipe)
+    end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    documents.write_text(pipe, "x")
+    assert os.read(end, 2) == b"x"
+    os.close(end)
+    assert pipe.is_fifo()
 
 
 def test_looking_at_a_place_leaves_nothing(tmp_path):

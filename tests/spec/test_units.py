@@ -113,3 +113,11 @@ def test_printing():
     assert units.format_count(8_030_261_248) == "8.03 B"
     assert units.format_count(124_439_808) == "124.4 M"
     assert units.format_count(512) == "512"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(2.81, 3.73, "2.81-3.73 s"), (0.7862, 1.042, "786.2 ms-1.04 s"), (2e-6, 3e-6, "2.0-3.0 us")],
+)
+def test_an_interval_tells_its_unit_once(low: float, high: float, expected: str) -> None:
+    assert units.format_interval(low, high) == expected

@@ -184,9 +184,8 @@ def _styles(question: Question, tp: int, cp: int) -> list[int]:
 
 def _states(runtime: Runtime, replicas: int, pp: int) -> Iterator[tuple[int, int, int]]:
     """(zero, shard, sync): how the states are kept and agreed on."""
-    for zero in runtime.zero_stages:
-        if pp > 1 and zero not in runtime.pipeline_zero_stages:
-            continue
+    offered = runtime.offered_zero(pp)
+    for zero in offered:
         if zero == 0:
             ways = range(len(SYNCHRONISATIONS)) if replicas > 1 else [0]
             yield from (
@@ -196,7 +195,7 @@ def _states(runtime: Runtime, replicas: int, pp: int) -> Iterator[tuple[int, int
             yield zero, 0, 0
             if runtime.hybrid_sharding:
                 yield from ((zero, shard, 0) for shard in divisors(replicas)[1:-1])
-    if replicas == 1 and 0 not in runtime.zero_stages:
+    if replicas == 1 and 0 not in offered:
         yield 0, 0, 0
 
 

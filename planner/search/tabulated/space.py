@@ -39,7 +39,7 @@ def legal(
     for pp in divisors(devices):
         if pp > deepest(model) or executor_problems(model, runtime, stages=pp):
             continue
-        rows = list(_rows(model, workload, runtime, devices // pp))
+        rows = list(_rows(model, workload, runtime, devices // pp, pp))
         if not rows:
             continue
         splits = partitions(model.layers, pp)
@@ -57,9 +57,9 @@ def _schedules(runtime: Runtime, pp: int) -> tuple[Schedule, ...]:
 
 
 def _rows(
-    model: ModelSpec, workload: Workload, runtime: Runtime, ranks: int
+    model: ModelSpec, workload: Workload, runtime: Runtime, ranks: int, pp: int
 ) -> Iterator[tuple[int, int, int, int]]:
-    """(dp, tp, micro_batch, zero) of every legal division of one stage over `ranks`."""
+    """(dp, tp, micro_batch, zero) of every legal division of one of pp stages over `ranks`."""
     for tp in divisors(ranks):
         if tp_problem(model, workload.seq_len, tp, runtime.sequence_parallel):
             continue
@@ -68,7 +68,7 @@ def _rows(
         dp = ranks // tp
         if workload.global_batch % dp:
             continue
-        zeros = [z for z in runtime.zero_stages if z == 0 or dp > 1]
+        zeros = [z for z in runtime.offered_zero(pp) if z == 0 or dp > 1]
         zeros = [z for z in zeros if not executor_problems(model, runtime, zero=z)]
         for micro_batch in divisors(workload.global_batch // dp):
             yield from ((dp, tp, micro_batch, zero) for zero in zeros)

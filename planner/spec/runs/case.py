@@ -22,7 +22,7 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from planner.spec.cluster import ClusterSpec
@@ -30,7 +30,7 @@ from planner.spec.layout import Layout
 from planner.spec.model import ModelSpec
 from planner.spec.runs.cluster import cluster_of
 from planner.spec.runs.model import model_of, with_further_tokens
-from planner.spec.runs.rate import seconds_by_rate
+from planner.spec.runs.rate import Flops, counted_flops, seconds_by_rate
 from planner.spec.runs.run import Run
 from planner.spec.runs.runtime import nearest, runtime_of
 from planner.spec.runs.unusable import UnusableError
@@ -57,6 +57,13 @@ DeepSeek-V3, NVIDIA-NeMo/Megatron-Bridge scripts/performance/configs/deepseek.""
 UNSHARED_EXPERTS = r"bridge"
 """Sources whose recipes leave every expert whole: expert_tensor_parallel_size=1 in all of
 NVIDIA-NeMo/Megatron-Bridge scripts/performance/configs."""
+
+SENDS_ONCE = r"deep-?ep\b|hybrid-?ep\b"
+"""Dispatchers that send a token to a node once, however many of its experts are there."""
+
+OVERLAPS_EXPERTS = r"dual-?pipe|1f1b[- ]overlap|(a2a|all-to-all|moe|ep)[- ]overlap|overlap-moe"
+"""Schedules that exchange tokens beside another microbatch's layers (DeepSeek-V3's report;
+--overlap-moe-expert-parallel-comm of Megatron-core)."""
 
 SHARDS_ITS_OPTIMIZER = r"nemo|megatron-core|mcore|megatron-bridge|nanotron"
 DTYPES: tuple[tuple[str, Dtype], ...] = (
@@ -90,10 +97,6 @@ RECOMPUTE: dict[str, Recompute] = {
     "true": "full",
     "yes": "full",
 }
-
-
-Flops = Callable[[ModelSpec, Workload], float]
-"""Model FLOPs of one step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,8 @@ def case_of(run: Run, chosen: str | None = None, flops: Flops | None = None) -> 
     degrees["etp"], of_experts = _expert_ranks(run, runtime, model, degrees)
     recompute, of_recompute = _recompute(run)
     workload = Workload(seq_len=run.seq_len, global_batch=global_batch, dtype=dtype)
-    needed = flops(model, workload) if flops and not run.timed and run.rated else None
+    by_rate = run.rated and not run.timed
+    needed = counted_flops(run, flops, model, workload) if flops and by_rate else None
     seconds, of_rate = _seconds(run, degrees["n_gpus"], workload, cluster, recompute, needed)
     notes = (
         *of_length,
@@ -348,12 +352,19 @@ def _with_flags(runtime: Runtime, run: Run, tp: int) -> tuple[Runtime, tuple[str
         changes["sequence_parallel"] = True
     elif tp > 1 and run.sequence_parallel is not None:
         changes["sequence_parallel"] = run.sequence_parallel
+    elif tp > 1 and run.seq_len and run.seq_len % tp:
+        notes = ("sequence_parallel unknown, off assumed: tp does not divide the sequence",)
+        changes["sequence_parallel"] = False
     elif tp > 1:
         notes = (f"sequence_parallel unknown, {_word(runtime.sequence_parallel)} assumed",)
     if run.flash_attention is not None:
         changes["flash_attention"] = run.flash_attention
     else:
         notes = (*notes, f"flash_attention unknown, {_word(runtime.flash_attention)} assumed")
+    if re.search(SENDS_ONCE, f"{run.runtime or ''} {run.notes or ''}".lower()):
+        changes["sends_tokens_once"] = True
+    if re.search(OVERLAPS_EXPERTS, f"{run.runtime or ''} {run.notes or ''}".lower()):
+        changes["overlaps_experts"] = True
     changed = {name: value for name, value in changes.items() if getattr(runtime, name) != value}
     return runtime.replace(**changed) if changed else runtime, notes
 
@@ -378,8 +389,11 @@ def _dtype(run: Run, cluster: ClusterSpec) -> tuple[Dtype, tuple[str, ...]]:
 
 def _zero(run: Run, runtime: Runtime, pp: int) -> tuple[int, tuple[str, ...]]:
     zero, notes = _stage(run, runtime)
-    if zero > 1 and pp > 1 and runtime.name == "torchtitan":
-        return 1, (*notes, "pp in PyTorch gathers and reduces once a step, costed as zero_stage 1")
+    offered = runtime.pipeline_zero_stages
+    if pp > 1 and offered is not None and zero > max(offered):
+        kept = max(offered)
+        note = f"states under pp of {runtime.name} are kept as zero_stage {kept} keeps them"
+        return kept, (*notes, note)
     return zero, notes
 
 

@@ -138,6 +138,10 @@ NVLINK5_SHEET = 900e9
 """One link and direction: data sheets (V100 150 GB/s by 6, A100 300 by 12, H100 450 by 18, B200 900
 by 18)."""
 
+UNSWITCHED = frozenset({"mi325x", "mi355x", "gaudi2", "gaudi3"})
+"""Devices without a node design whose data sheets tell a link to each of the 7 others of a node and
+no switch: 7 xGMI links; 21 Ethernet ports, 3 to each."""
+
 FALLBACK_FABRIC_BYTES_PER_SECOND = 25e9
 FALLBACK_NETWORK_BYTES_PER_SECOND = 25e9
 
@@ -162,7 +166,7 @@ def _cluster(
     elif accelerator.name in TORI and per_node not in (None, node.devices_per_node):
         of_node = (*of_node, f"gpu: hosts of {per_node} in a torus, {node.devices_per_node} a node")
     elif per_node is not None:
-        node = node.replace(devices_per_node=per_node)
+        node = _of_size(node, per_node)
     elif devices > node.devices_per_node:
         of_node = (*of_node, f"gpus_per_node unknown, {node.devices_per_node} assumed")
     nodes = -(-devices // node.devices_per_node)
@@ -216,9 +220,26 @@ def _sheet_node(accelerator: Accelerator) -> Node:
         name=accelerator.name,
         accelerator=accelerator.name,
         devices_per_node=4 if accelerator.name == "mi250x" else 8,
-        fabric=Link(name="fabric", bandwidth_bytes_per_second=fabric, latency_seconds=5e-6),
+        fabric=Link(
+            name="fabric",
+            bandwidth_bytes_per_second=fabric,
+            latency_seconds=5e-6,
+            pairwise=accelerator.name in UNSWITCHED,
+        ),
         network=Link(name="network", bandwidth_bytes_per_second=network, latency_seconds=1e-5),
     )
+
+
+def _of_size(node: Node, devices: int) -> Node:
+    """A design with so many devices. Without a switch fewer devices have fewer links, and more than
+    the design has are joined by one (the 16 V100 of a DGX-2)."""
+    fabric, others = node.fabric, node.devices_per_node - 1
+    if fabric.pairwise and devices > node.devices_per_node:
+        fabric = fabric.replace(pairwise=False)
+    elif fabric.pairwise and devices > 1:
+        rate = fabric.bandwidth_bytes_per_second * (devices - 1) / others
+        fabric = fabric.replace(bandwidth_bytes_per_second=rate)
+    return node.replace(devices_per_node=devices, fabric=fabric)
 
 
 def _with_link(node: Node, text: str, per_node: int) -> tuple[Node, tuple[str, ...]]:

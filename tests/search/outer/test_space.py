@@ -79,9 +79,8 @@ def broken(asked: Blocks, rows: Candidates) -> list[str]:
         rules["dp_replicate is whole"] = (dp * cp) % shard == 0
         rules["ep borrows from FSDP and tp"] = (shard * tp) % ep == 0
         rules["no etp"] = etp == 1
-        rules["split backwards do not reshard"] = (rows.zero < 3) | (
-            rows.schedule not in ("interleaved-zb", "zbv", "dualpipev")
-        )
+        once = rows.zero == 1 if pp > 1 else rows.zero > 1
+        rules["gathers and reduces once a step under a pipeline only"] = once | (dp * cp == 1)
     if name == "deepspeed":
         rules["a pipeline shards no gradients"] = np.full(len(rows), pp == 1) | (rows.zero < 2)
     if name in ("fsdp", "composer-fsdp"):

@@ -149,13 +149,19 @@ def test_memory_or_a_failure_without_a_time_is_used() -> None:
             "rec",
         ),
         ({"mfu_pct": 100 * 100 / 989}, 1.0, "mfu_pct of bf16"),
+        ({"tflops_per_gpu": 100.0, "runtime": "Megatron-Bridge"}, 0.5, "tflops_per_gpu"),
+        ({"tflops_per_gpu": 100.0, "runtime": "megatron-core", "year": 2025}, 0.5, "tflops"),
+        ({"tflops_per_gpu": 100.0, "runtime": "megatron-core", "year": 2024}, 1.0, "tflops"),
     ],
 )
 def test_a_rate_is_a_time_where_flops_are_counted(
     changes: dict[str, Any], times: float, word: str
 ) -> None:
+    """These FLOPs are all of attention: they grow with the square of the sequence."""
     row = Run(file="mine.csv", line=2, **(PLAIN | {"step_time_s": None} | changes))
-    (found,) = make_cases([row], flops=lambda _, workload: 1e12 * workload.global_batch).cases
+    (found,) = make_cases(
+        [row], flops=lambda _, work: 1e12 * work.global_batch * (work.seq_len / 128) ** 2
+    ).cases
     assert found.step_seconds == pytest.approx(times * 32e12 / (100e12 * 16))
     assert any(word in note for note in found.notes)
     assert make_cases([row]).skipped == {"no step time": 1}
@@ -596,3 +602,29 @@ def test_torchtitan_cuts_as_many_microbatches_as_the_pipeline_has_ranks(
     found = case(**(batch | told))
     assert found.layout.micro_batch == micro_batch
     assert any("micro_batch unknown" in note for note in found.notes)
+
+
+def test_without_a_switch_the_links_follow_the_devices_of_a_node() -> None:
+    """Of 4 V100 each has 3 of the 7 links; 16 are a DGX-2, which has switches."""
+    whole = case(gpu="V100-SXM2-32GB", gpus_per_node=8, dtype="fp16").cluster.tiers[0]
+    fewer = case(gpu="V100-SXM2-32GB", gpus_per_node=4, dtype="fp16").cluster.tiers[0]
+    more = case(gpu="V100-SXM2-32GB", gpus_per_node=16, dtype="fp16").cluster.tiers[0]
+    assert (whole.pairwise, fewer.pairwise, more.pairwise) == (True, True, False)
+    assert fewer.bandwidth_bytes_per_second == pytest.approx(
+        whole.bandwidth_bytes_per_second * 3 / 7
+    )
+    assert more.bandwidth_bytes_per_second == whole.bandwidth_bytes_per_second
+    assert case(gpu="MI355X").cluster.tiers[0].pairwise
+
+
+def test_a_dispatcher_that_is_told_sends_tokens_once() -> None:
+    assert not case(runtime="megatron-core").runtime.sends_tokens_once
+    assert case(runtime="megatron-core", notes="DeepEP").runtime.sends_tokens_once
+    assert not case(runtime="megatron-core").runtime.overlaps_experts
+    assert case(runtime="HAI-LLM (DualPipe)").runtime.overlaps_experts
+
+
+def test_a_sequence_that_tp_does_not_divide_is_not_divided() -> None:
+    found = case(n_gpus=48, tp=12, dp=4, pp=1, runtime="nemo", sequence_parallel=None)
+    assert not found.runtime.sequence_parallel
+    assert any("tp does not divide" in note for note in found.notes)
