@@ -168,6 +168,7 @@ class Blocks:
             flash=self.runtime.flash_attention,
             fused_norms=self.runtime.fused_norms and self.cluster.accelerator.kind != "cpu",
             fused_gate=self.runtime.fused_gate,
+            copies_keys_values=self.runtime.copies_keys_values,
             pads_experts=self.runtime.pads_experts and self.workload.dtype in LOW_PRECISION,
             fused_expert_bias=self.runtime.fused_expert_bias,
             quantized_inputs=self.runtime.quantizes_inputs and self.workload.dtype in LOW_PRECISION,

@@ -74,6 +74,8 @@ class Runtime(Document):
     while other chunks compute.
     prefetches_parameters: ZeRO 3 gathers the next layer while this one computes.
     overlap_slowdown: how much longer compute takes while communication runs beside it.
+    copies_keys_values: where every head has its own keys, one tensor holds what the three products
+    make; keys and values are copied out of it, and the queries, a view of it, keep it all.
     keeps_gathered_inputs: keeps what sequence parallelism gathered for the backward (else it
     gathers again). scatters_in_place: a reduced shard of the gradients stays where it lay.
     loss_passes: how often the loss reads or writes fp32 logits, forward and backward together.
@@ -136,6 +138,7 @@ class Runtime(Document):
     overlaps_p2p: bool = False
     prefetches_parameters: bool = False
     overlap_slowdown: float = pydantic.Field(default=0.0, ge=0, le=1)
+    copies_keys_values: bool = False
     keeps_gathered_inputs: bool = True
     loss_passes: float = pydantic.Field(default=2.0, gt=0)
     scatters_in_place: bool = False

@@ -21,6 +21,7 @@ TRAITS = {
     "overlap_slowdown": st.sampled_from([0.0, 0.2, 1.0]),
     "sequence_parallel": st.booleans(),
     "keeps_gathered_inputs": st.booleans(),
+    "copies_keys_values": st.booleans(),
     "flash_attention": st.booleans(),
     "recompute_stops_early": st.booleans(),
     "scatters_in_place": st.booleans(),
