@@ -10,6 +10,7 @@ On the command line each room adds its commands. In a notebook:
 Rooms load only when used: `meshwright --help` imports neither torch nor pandas nor matplotlib.
 """
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
@@ -159,7 +160,7 @@ def main() -> None:
     """The command line. Exit codes: 0 ok, 1 our fault, 2 bad input, 3 no feasible plan."""
     before = signal.signal(signal.SIGTERM, _leave)
     try:
-        code = _guarded(_app())
+        code = _guarded()
     finally:
         signal.signal(signal.SIGTERM, before)
     sys.exit(code)
@@ -213,18 +214,23 @@ def _version(wanted: bool) -> None:
         sys.exit(0)
 
 
-def _guarded(app: Callable[..., Any]) -> int:
+def _guarded() -> int:
     """Run the app; errors of the user become one message and an exit code.
 
     Errors are known by name, so that `--help` need not import the rooms that define them.
     """
     try:
-        app()
+        _app()()
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = error.filename or "standard output"
+        return _complain(f"{where}: cannot be written: {error.strerror}", 2)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

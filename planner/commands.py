@@ -70,11 +70,8 @@ def plan(
     from planner.spec import documents, printing
 
     printing.check_format(output_format)
-    if output is not None and pareto:
-        raise documents.InputError(
-            "-o writes one plan, --pareto finds many; leave one of them out, or print the front "
-            "with --format json"
-        )
+    if pareto:
+        _check_front(output, objective, throughput)
     if output is not None:
         documents.check_place(output)
     blocks = question.ask(
@@ -95,6 +92,21 @@ def plan(
         title = planning.headline(blocks, ranking)
         printing.print_table(answer.plan_rows(plans), title)
         _say("\n".join(plans[0].why))
+
+
+def _check_front(output: Path | None, objective: str, throughput: float | None) -> None:
+    from planner.spec.documents import InputError
+
+    if output is not None:
+        raise InputError(
+            "-o writes one plan, --pareto finds many; leave one of them out, or print the front "
+            "with --format json"
+        )
+    if objective != "time" or throughput is not None:
+        raise InputError(
+            "--pareto has every best trade of time, memory and cost; leave out --objective and "
+            "--throughput"
+        )
 
 
 def _print_front(found: Any, output_format: str) -> None:
@@ -226,7 +238,9 @@ def doctor(output_format: str = typer.Option("table", "--format", help="table or
 
 
 def show(
-    what: str = typer.Argument("", help="models, clusters, runtimes, schedules, or one of them."),
+    what: str = typer.Argument(
+        "", help="models, clusters, accelerators, runtimes, schedules, or one."
+    ),
     name: str = typer.Argument("", help="Name of one entry."),
     graph: Path | None = typer.Option(None, "--graph", help="Model: write .graphml or .svg."),
     seq_len: int | None = typer.Option(None, "--seq-len", help="Model: tokens per sequence."),

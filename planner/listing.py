@@ -7,13 +7,16 @@ from typing import Any
 from planner import schedule_card
 from planner.graph import counts
 from planner.spec import catalog
+from planner.spec.calibration import Calibration
 from planner.spec.checkpoint import Record
 from planner.spec.cluster import Accelerator, ClusterSpec
 from planner.spec.documents import Document, InputError
 from planner.spec.graph import GraphDocument
 from planner.spec.layer import Experts
+from planner.spec.ledger import Ledger
 from planner.spec.measured import Measured
 from planner.spec.model import ModelSpec
+from planner.spec.node import Node
 from planner.spec.plan import Plan
 from planner.spec.profile import Profile
 from planner.spec.runtime import SCHEDULES, Runtime
@@ -28,15 +31,18 @@ DOCUMENTS: dict[str, type[Document]] = {
     "model": ModelSpec,
     "graph": GraphDocument,
     "accelerator": Accelerator,
+    "node": Node,
     "cluster": ClusterSpec,
     "workload": Workload,
     "runtime": Runtime,
     "profile": Profile,
+    "calibration": Calibration,
     "plan": Plan,
     "timeline": Timeline,
     "measured": Measured,
     "trained": Trained,
     "checkpoint": Record,
+    "ledger": Ledger,
 }
 
 
@@ -45,6 +51,7 @@ def listing(what: str, name: str) -> tuple[str, Rows, dict[str, Any]]:
     lists = {
         "models": _models,
         "clusters": _clusters,
+        "accelerators": _accelerators,
         "runtimes": _runtimes,
         "schedules": schedule_card.rows,
     }
@@ -53,7 +60,7 @@ def listing(what: str, name: str) -> tuple[str, Rows, dict[str, Any]]:
     if name:
         return _entry(what, name)
     if (many := what if what.endswith("s") else what + "s") not in lists:
-        raise _unknown("show", what, [*lists, "model NAME", "cluster NAME", "schedule NAME"])
+        raise _unknown("show", what, [*lists, *(f"{many[:-1]} NAME" for many in lists)])
     rows = lists[many]()
     return many, rows, {"schema": f"{many}/1", many: rows}
 
@@ -138,20 +145,39 @@ def _clusters() -> Rows:
 
 def _cluster_row(cluster: ClusterSpec) -> dict[str, Any]:
     device = cluster.accelerator
-    peaks = {str(name): flops for name, flops in device.peak_flops.items()}
-    peak = peaks.get("bf16") or peaks.get("fp16")
     return {
         "name": f"{cluster.name.partition(':')[0]}:NODES",
         "device": device.name,
         "per node": cluster.devices_per_node,
         "memory": format_bytes(cluster.memory_bytes),
-        "16-bit peak": "" if peak is None else f"{format_count(peak)}FLOP/s",
+        "16-bit peak": _peak(device),
         "network (per device)": ", ".join(
             f"{tier.name} {tier.bandwidth_bytes_per_second / 1e9:.0f} GB/s"
             for tier in cluster.tiers
         ),
         "$/h": device.price_usd_per_hour,
     }
+
+
+def _accelerators() -> Rows:
+    return [_accelerator_row(catalog.find_accelerator(n)) for n in catalog.list_accelerators()]
+
+
+def _accelerator_row(device: Accelerator) -> dict[str, Any]:
+    memory, bandwidth = device.memory_bytes, device.memory_bandwidth_bytes_per_second
+    return {
+        "name": device.name,
+        "memory": "" if memory is None else format_bytes(memory),
+        "memory bandwidth": "" if bandwidth is None else f"{bandwidth / 1e9:.0f} GB/s",
+        "16-bit peak": _peak(device),
+        "$/h": device.price_usd_per_hour,
+    }
+
+
+def _peak(device: Accelerator) -> str:
+    peaks = {str(name): flops for name, flops in device.peak_flops.items()}
+    peak = peaks.get("bf16") or peaks.get("fp16")
+    return "" if peak is None else f"{format_count(peak)}FLOP/s"
 
 
 def _runtimes() -> Rows:

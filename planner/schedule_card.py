@@ -8,6 +8,8 @@ from planner.spec.documents import InputError
 from planner.spec.runtime import SCHEDULES
 
 Rows = list[dict[str, Any]]
+MOST_CELLS = 1_000_000
+"""Forwards of a grid that is printed: 20 s and 40 MB of text."""
 
 
 def rows() -> Rows:
@@ -36,11 +38,18 @@ def _asked(name: str) -> str:
 
 def find(name: str, ranks: int | None, microbatches: int | None, chunks: int | None) -> Orders:
     """The orders of a named schedule. Raises InputError with the way out."""
+    if name not in SCHEDULES:
+        raise InputError(f"show schedule: {orders.problem(name, 1, 1, 1)}")
     if ranks is None or microbatches is None:
         raise InputError("show schedule: say how large: --ranks 4 --microbatches 8")
     chunks = orders.default_chunks(name) if chunks is None else chunks
     if wrong := orders.problem(name, ranks, chunks, microbatches):
         raise InputError(f"show schedule: {wrong}")
+    if (cells := ranks * chunks * microbatches) > MOST_CELLS:
+        raise InputError(
+            f"show schedule: {name} of ranks={ranks}, chunks={chunks} and microbatches="
+            f"{microbatches} has {cells:,} forwards; choose numbers with at most {MOST_CELLS:,}"
+        )
     return orders.orders(name, ranks, microbatches, chunks)
 
 

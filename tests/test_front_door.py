@@ -1,6 +1,7 @@
 """The command line: the JSON contract, exit codes, and one clear message for every wrong input."""
 
 import contextlib
+import errno
 import io
 import json
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import meshwright
+from planner import listing
 from planner.spec import printing
 
 Front = Callable[..., tuple[int, str, str]]
@@ -122,6 +124,7 @@ def test_every_format_prints_on_stdout(front: Front, output_format: str) -> None
         ("show",),
         ("show", "models"),
         ("show", "clusters"),
+        ("show", "accelerators"),
         ("show", "runtimes"),
         ("show", "model", "gpt2"),
     ):
@@ -130,27 +133,12 @@ def test_every_format_prints_on_stdout(front: Front, output_format: str) -> None
         assert len(out.splitlines()) > 1, words
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "model",
-        "accelerator",
-        "cluster",
-        "workload",
-        "runtime",
-        "profile",
-        "plan",
-        "timeline",
-        "measured",
-        "graph",
-    ],
-)
+@pytest.mark.parametrize("name", listing.DOCUMENTS)
 def test_schema_of_every_document(front: Front, name: str) -> None:
     code, out, _ = front("schema", name)
     value = json.loads(out)
     assert code == 0
-    schema = "architecture/1" if name == "model" else f"{name}/1"
-    assert value["properties"]["schema"] == {"const": schema}
+    assert value["properties"]["schema"] == {"const": listing.DOCUMENTS[name].SCHEMA}
     assert value["additionalProperties"] is False
 
 
@@ -179,6 +167,10 @@ WRONG = [
     (("plan", *QUESTION, "--objective", "fun"), "time, cost or devices"),
     (("plan", *QUESTION, "--format", "xml"), "table, json, csv"),
     (("plan", *QUESTION, "--pareto", "-o", "plan.json"), "-o writes one plan"),
+    (("plan", *QUESTION, "--pareto", "--objective", "cost"), "leave out --objective"),
+    (("plan", *QUESTION, "--throughput", "inf", "--objective", "devices"), "number above 0"),
+    (("plan", *QUESTION[:-1], "9" * 12), "at most 1,048,576 sequences"),
+    (("plan", "gpt2", "h100-sxm:" + "9" * 12, *QUESTION[2:]), "at most 1,000,000 nodes"),
     (("plan", *QUESTION, "--profile", "nowhere.json"), "no such file"),
     (("plan", "./nowhere/config.json", *QUESTION[1:]), "no such file"),
     (("plan", "gpt2", "h100-sxm", "--seq-len", "4096", "--global-batch", "8"), "1024 positions"),
@@ -243,6 +235,28 @@ def test_a_termination_takes_what_a_run_has_made(
     assert front("run")[0] == 128 + signal.SIGTERM
     assert not folders[0].exists()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_interruption_while_rooms_load_is_one_word(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(meshwright, "_app", interrupted)
+    assert front("plan") == (130, "", "meshwright: interrupted\n")
+
+
+def test_a_full_disk_behind_stdout_is_one_line(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(meshwright, "_app", lambda: full)
+    code, _, err = front("show")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "standard output: cannot be written: No space left" in err
 
 
 def test_an_unwritable_output_is_bad_input(front: Front, tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def test_json_has_the_facts(front: Front) -> None:
 
 WRONG = [
     (("schedule", "1f1b"), "--ranks 4 --microbatches 8"),
+    (("schedule", "1f1b", "--ranks", "9999", "--microbatches", "9999"), "at most 1,000,000"),
+    (("schedule", "1f1c"), "did you mean '1f1b'"),
     (("schedule", "1f1c", *SMALL), "did you mean '1f1b'"),
     (("schedule", "zbv", *SMALL, "--chunks", "3"), "use chunks=2"),
     (("schedule", "interleaved", "--ranks", "4", "--microbatches", "9"), "use 8 or 12"),

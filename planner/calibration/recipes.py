@@ -2,7 +2,8 @@
 
     python -m planner.calibration.recipes [PAIR ...]        (make calibrations)
 
-A recipe names the runs of one (accelerator, runtime), which of them, and what is held out together.
+A recipe names the runs of one (accelerator, runtime), which of them are fitted, and what is held
+out together.
 Per recipe: fit all constants, keep those that the runs identify, fit again; then leave out group
 after group for the held-out errors and the bands. Numbers are rounded, so that the same runs give
 the same file; review the diff.
@@ -36,7 +37,8 @@ class Recipe:
     """What a calibration is fitted on.
 
     groups: file of the catalog's runs -> columns that say what is held out together.
-    where: which runs' times. memory: constants fitted to peaks, none where no peak is measured.
+    where: which runs are fitted; peaks are judged of all. memory: constants fitted to peaks, none
+    where no peak is measured.
     """
 
     accelerator: str
@@ -50,6 +52,11 @@ class Recipe:
         """The pair."""
         return f"{self.accelerator}--{self.runtime}"
 
+    def chosen(self, cases: Sequence[Case]) -> list[int]:
+        """Places of the cases that are fitted."""
+        fits = compile_where(self.where) if self.where else lambda _: True
+        return [place for place, case in enumerate(cases) if fits(case.run)]
+
 
 RECIPES = (
     Recipe(
@@ -57,7 +64,7 @@ RECIPES = (
         "nanotron",
         {"hf_ultrascale": ("model", "n_gpus")},
         where="mfu_pct >= 10 and peak_mem_gib < 66",
-        memory=("activation_scale", "context_bytes"),
+        memory=("gathered_share",),
     ),
     Recipe("h100-sxm", "nemo", {"nemo_2407": ("model",)}),
     Recipe(
@@ -103,8 +110,7 @@ def group_of(recipe: Recipe, case: Case) -> tuple[object, ...]:
 def fit(recipe: Recipe) -> Fitted:
     """Fit a recipe and hold out its groups."""
     cases = cases_of(recipe)
-    chosen = compile_where(recipe.where) if recipe.where else lambda _: True
-    timed = [case for case in cases if case.step_seconds and chosen(case.run)]
+    timed = [case for case in (cases[i] for i in recipe.chosen(cases)) if case.step_seconds]
     weighed = [case for case in cases if case.peak_bytes] if recipe.memory else []
     time_fit, time = _time(recipe, timed)
     memory_fit, memory = _memory(recipe, weighed)
@@ -113,7 +119,7 @@ def fit(recipe: Recipe) -> Fitted:
         runtime=recipe.runtime,
         constants=_rounded({**time_fit.constants, **memory_fit.constants}),
         runs=len(timed),
-        memory_runs=len(weighed),
+        memory_runs=len(recipe.chosen(weighed)),
         sources=tuple(dict.fromkeys(case.run.source or "" for case in cases)),
         where=recipe.where,
         groups="; ".join(f"{name}: {', '.join(by)}" for name, by in recipe.groups.items()),
@@ -143,11 +149,18 @@ def _memory(recipe: Recipe, cases: Sequence[Case]) -> tuple[Fit, Held | None]:
     tables = CaseTables(cases)
 
     def again(some: CaseTables, start: Values | None) -> Fit:
-        return fitting.fit_memory(some, start, recipe.memory)
+        return fit_peaks(recipe, some, start)
 
     found = again(tables, None)
     groups = [group_of(recipe, case) for case in cases]
     return found, held_out(tables, groups, again, found.values)
+
+
+def fit_peaks(recipe: Recipe, tables: CaseTables, start: Values | None) -> Fit:
+    """The recipe's constants of memory, fitted to the peaks of the runs whose times are fitted."""
+    chosen = recipe.chosen(tables.cases)
+    some = tables if len(chosen) == len(tables.cases) else tables.only(chosen)
+    return fitting.fit_memory(some, start, recipe.memory)
 
 
 def _quality(

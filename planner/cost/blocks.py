@@ -168,6 +168,7 @@ class Blocks:
             flash=self.runtime.flash_attention,
             fused_norms=self.runtime.fused_norms and self.cluster.accelerator.kind != "cpu",
             fused_gate=self.runtime.fused_gate,
+            copies_keys_values=self.runtime.copies_keys_values,
             pads_experts=self.runtime.pads_experts and self.workload.dtype in LOW_PRECISION,
             fused_expert_bias=self.runtime.fused_expert_bias,
             quantized_inputs=self.runtime.quantizes_inputs and self.workload.dtype in LOW_PRECISION,
@@ -346,6 +347,10 @@ class Blocks:
             hidden += over_tp - overlap.exposed(over_tp, compute - hidden, 1.0 * tp)
         elif self.runtime.overlaps_tp_backward and tp > 1:
             hidden += _beside_gradients(nodes, sent, *beside)
+        if self.runtime.overlaps_experts and sent.division.ep > 1:
+            dealt = sent.over([node for node in nodes if node.axis == "ep"])
+            dealt = smaller(dealt, larger(compute - hidden, 0.0))
+            hidden, compute = hidden + dealt, compute + overlap.DEALING * dealt
         left = sent.over(nodes) - hidden
         return compute + self.runtime.overlap_slowdown * hidden, left
 

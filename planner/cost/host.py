@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.cost import overlap
+from planner.cost.column import smaller
 from planner.cost.exchange import Exchange
 from planner.graph.operator import Collective
 from planner.spec.runtime import Runtime
@@ -56,7 +57,7 @@ class Host(NamedTuple):
             return _launched(compute, exchange, layer + experts, nodes, sent)
         apart = [node for node in nodes if node.axis in ("ep", "etp")]
         rest = [node for node in nodes if node.axis not in ("ep", "etp")]
-        copies = sent.over(apart)
+        copies = smaller(sent.over(apart), exchange)
         first = _launched(routed, copies, experts, apart, sent)
         return first + _launched(compute - routed, exchange - copies, layer, rest, sent)
 

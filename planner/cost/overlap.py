@@ -14,7 +14,9 @@ gradients, which go round once more, come home alone:
 
     exposed = sent - min( steps up to the (c-1)-th, (1 - 1/c) * attention )
 
-(Liu et al. 2023). All of it assumes equal pieces and links that nobody else uses meanwhile.
+(Liu et al. 2023). Tokens that are dealt out to experts while another microbatch computes (DualPipe)
+hide behind all of it, which takes DEALING longer meanwhile. All of it assumes equal pieces and
+links that nobody else uses.
 
 A host that launches the kernels of a layer in `host` seconds and a device that takes `device`,
 both of which wait `latency` for messages (no more than the device takes; planner.cost.exchange says
@@ -35,6 +37,9 @@ Seconds = TypeVar("Seconds", float, Floats)
 
 CORNER = 4
 """Fitted: by hand on vTrain; 8 and 16 were tried too (docs/validation.md)."""
+
+DEALING = 20 / 112
+"""Of 132 multiprocessors 20 deal out tokens, 112 compute (DeepSeek-V3's report, section 3.2.2)."""
 
 
 def exposed(sent: Seconds, computed: Seconds, pieces: Seconds) -> Seconds:

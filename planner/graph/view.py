@@ -38,6 +38,7 @@ class RankView:
     is made of elementary operators (torch on CPUs), it keeps input and normalised input in fp32,
     and attention that stores its scores works in fp32 too.
     fused_gate: one kernel per gated activation, which makes the activated gate again.
+    copies_keys_values: attention whose heads have their own keys each keeps keys and values twice.
     pads_experts: the rows of each expert are copied to a multiple of what its products need, and
     back. fused_expert_bias: the bias behind an expert is added by its product.
     quantized_inputs: products of layers keep their inputs for the backward in one byte an element.
@@ -52,6 +53,7 @@ class RankView:
     flash: bool = True
     fused_norms: bool = True
     fused_gate: bool = False
+    copies_keys_values: bool = False
     pads_experts: bool = False
     fused_expert_bias: bool = True
     quantized_inputs: bool = False

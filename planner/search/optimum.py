@@ -1,5 +1,7 @@
 """Optimum: the search that fits the cluster."""
 
+import math
+
 from planner.cost.blocks import Blocks
 from planner.search.exact import rank_exactly
 from planner.search.ranking import Ranking
@@ -22,8 +24,8 @@ def rank(
     InputError for an unknown price or a wish that cannot be kept."""
     if (objective == "devices") != (throughput is not None):
         raise InputError("--objective devices and --throughput N (tokens/s) need each other")
-    if throughput is not None and not throughput > 0:
-        raise InputError(f"--throughput {throughput}: must be more than 0 tokens per second")
+    if throughput is not None and not 0 < throughput < math.inf:
+        raise InputError(f"--throughput {throughput}: choose a number above 0")
     if objective == "cost" and blocks.cluster.accelerator.price_usd_per_hour is None:
         name = blocks.cluster.accelerator.name
         raise InputError(

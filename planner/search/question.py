@@ -11,6 +11,9 @@ from planner.spec.profile import Profile
 from planner.spec.runtime import Runtime
 from planner.spec.workload import Workload
 
+MOST_SEQUENCES = 2**20
+"""Per step: microbatches are replayed one by one."""
+
 
 def ask(
     model: str | ModelSpec,
@@ -36,6 +39,7 @@ def ask(
     if isinstance(runtime, str) or runtime is None:
         runtime = catalog.find_runtime(runtime or ("native" if is_local else "megatron-core"))
     model = catalog.find_model(model) if isinstance(model, str) else model
+    _check_batch(global_batch)
     workload = _workload(seq_len, global_batch, dtype or _dtype(cluster))
     _check_model(model, workload, runtime)
     _check_lengths(model, workload)
@@ -77,6 +81,13 @@ def _check_model(model: ModelSpec, workload: Workload, runtime: Runtime) -> None
         raise InputError(
             f"runtime {runtime.name!r} runs {runnable.RUNNABLE} only; {model.name}: "
             f"{'; '.join(found)}; choose another --runtime"
+        )
+
+
+def _check_batch(global_batch: int) -> None:
+    if global_batch > MOST_SEQUENCES:
+        raise InputError(
+            f"--global-batch {global_batch}: choose at most {MOST_SEQUENCES:,} sequences per step"
         )
 
 

@@ -26,7 +26,7 @@ from planner.spec.runtime import (
     Runtime,
     check_axis_order,
 )
-from planner.spec.units import parse_bytes
+from planner.spec.units import format_bytes, parse_bytes
 
 Flags = NDArray[np.bool_]
 NUMBERS = ("dp", "tp", "pp", "cp", "ep", "etp", "vpp", "micro_batch", "zero", "shard")
@@ -68,7 +68,7 @@ class Wish:
             )
         value = value.strip()
         if key in NUMBERS and not value.isdecimal():
-            raise InputError(f"{option}: {key}={value!r} is not a number; write {key}=8")
+            raise InputError(f"{option}: {key}={value!r} is not a whole number; write {key}=8")
         if key == "axis_order":
             value = "-".join(_order(option, value))
         known = CHOICES.get(key)
@@ -237,15 +237,21 @@ class Wishes:
         limit = device_bytes
         if self.memory_limit is not None:
             limit = _bytes("--memory-limit", self.memory_limit)
+            if limit <= 0:
+                raise InputError(f"--memory-limit {self.memory_limit}: must be more than 0")
             if limit > device_bytes:
                 raise InputError(
                     f"--memory-limit {self.memory_limit} is more than the device's "
                     f"{device_bytes / 1e9:.0f} GB; choose less, or edit the cluster"
                 )
         if self.memory_headroom is not None:
-            limit -= _headroom(self.memory_headroom, limit)
-        if limit <= 0:
-            raise InputError("--memory-headroom leaves no memory; choose less")
+            headroom = _headroom(self.memory_headroom, limit)
+            if not 0 <= headroom < limit:
+                raise InputError(
+                    f"--memory-headroom {self.memory_headroom}: must be at least 0 and leave some "
+                    f"of {format_bytes(limit)}"
+                )
+            limit -= headroom
         return limit
 
 

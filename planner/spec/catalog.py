@@ -31,6 +31,8 @@ from planner.spec.runtime import Runtime
 
 FOLDER = Path(__file__).resolve().parent.parent / "catalog"
 SUFFIXES = (".json", ".yaml", ".yml")
+MOST_NODES = 1_000_000
+"""Far beyond what exists, and still planned in a minute."""
 
 
 def list_models() -> tuple[str, ...]:
@@ -222,6 +224,8 @@ def _count(text: str, nodes: str, given: bool) -> int:
             f"cluster {text!r}: {nodes!r} is not a number of nodes; write NAME:NODES with a "
             f"whole number from 1 on, such as {text.partition(':')[0]}:8"
         )
+    if len(nodes.lstrip("0")) > len(str(MOST_NODES)) or int(nodes) > MOST_NODES:
+        raise InputError(f"cluster {text!r}: choose at most {MOST_NODES:,} nodes")
     return int(nodes)
 
 

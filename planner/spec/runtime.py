@@ -50,6 +50,7 @@ class Runtime(Document):
     every second matrix product (planner.graph.recompute).
     sends_tokens_once: the exchange of experts sends a token once to every node that has some of its
     experts (DeepEP), not once for each expert.
+    overlaps_experts: the exchange of experts passes beside the compute of another microbatch.
     recompute_layers: which layers may recompute: all or none of them, the same number of every
     stage, or any number of each.
     models: "any" Transformer, or only what the executor can be (planner.spec.runnable).
@@ -73,6 +74,8 @@ class Runtime(Document):
     while other chunks compute.
     prefetches_parameters: ZeRO 3 gathers the next layer while this one computes.
     overlap_slowdown: how much longer compute takes while communication runs beside it.
+    copies_keys_values: where every head has its own keys, one tensor holds what the three products
+    make; keys and values are copied out of it, and the queries, a view of it, keep it all.
     keeps_gathered_inputs: keeps what sequence parallelism gathered for the backward (else it
     gathers again). scatters_in_place: a reduced shard of the gradients stays where it lay.
     loss_passes: how often the loss reads or writes fp32 logits, forward and backward together.
@@ -113,6 +116,7 @@ class Runtime(Document):
     synchronisations: tuple[Synchronisation, ...] = ("all_reduce",)
     other_axis_orders: tuple[tuple[Axis, ...], ...] = ()
     sends_tokens_once: bool = False
+    overlaps_experts: bool = False
     free_stages: bool = True
     equal_stages: bool = False
     interleaved_ranks: int = pydantic.Field(default=2, ge=2)
@@ -134,6 +138,7 @@ class Runtime(Document):
     overlaps_p2p: bool = False
     prefetches_parameters: bool = False
     overlap_slowdown: float = pydantic.Field(default=0.0, ge=0, le=1)
+    copies_keys_values: bool = False
     keeps_gathered_inputs: bool = True
     loss_passes: float = pydantic.Field(default=2.0, gt=0)
     scatters_in_place: bool = False

@@ -30,7 +30,7 @@ from planner.calibration.fitting import Fit, Floats, Values
 from planner.calibration.holdout import band, coverage, held_out, spread
 from planner.calibration.own_runs import own_time
 from planner.calibration.predicted_runs import RunPrediction
-from planner.calibration.recipes import RECIPES
+from planner.calibration.recipes import RECIPES, fit_peaks
 from planner.calibration.strangers import strangers
 from planner.spec import catalog
 from planner.spec.calibration import Calibration, Constant
@@ -138,10 +138,10 @@ def judge_memory(file: str, failures: str, by: tuple[str, ...]) -> tuple[Row, tu
     cases = [case for case in cases_of((file,)) if case.peak_bytes]
     groups = [tuple(getattr(case.run, column) for column in by) for case in cases]
     tables = CaseTables(cases)
-    names = next(recipe.memory for recipe in RECIPES if file in recipe.groups)
+    recipe = next(recipe for recipe in RECIPES if file in recipe.groups)
 
     def fit(some: CaseTables, start: Values | None) -> Fit:
-        return fitting.fit_memory(some, start, names)
+        return fit_peaks(recipe, some, start)
 
     full = fit(tables, None).values
     held = held_out(tables, groups, fit, full).peak_bytes

@@ -9,7 +9,7 @@ from planner.cost.divisions import Division
 from planner.spec.layout import Layout
 from planner.spec.runtime import Axis, Runtime
 from tests.cost.drawn import asked, questions, runtimes, wide, with_experts, with_traits
-from tests.examples import gpu_cluster, plain_runtime
+from tests.examples import gpu_cluster, llama_like, plain_runtime
 
 DRAWN = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SECONDS = (
@@ -64,6 +64,23 @@ def test_no_product_in_fp4_runs_beside_its_exchange() -> None:
         chosen = blocks.changed(workload=blocks.workload.replace(dtype=dtype))
         apart, beside = (layer(with_traits(chosen, overlaps_tp=on), tp=4) for on in (False, True))
         assert (beside.forward_tp < apart.forward_tp) == hides
+
+
+@DRAWN
+@given(runtimes(overlap_slowdown=0.0), st.sampled_from([2, 4, 8]), st.sampled_from([1, 2]))
+def test_tokens_dealt_out_beside_another_microbatch_cost_less(
+    runtime: Runtime, ep: int, tp: int
+) -> None:
+    """And never less than compute alone; what hides slows it."""
+    blocks = asked(with_experts(wide()), gpu_cluster(nodes=8), runtime)
+    apart, beside = (
+        layer(with_traits(blocks, overlaps_experts=on), tp=tp, dp=8, ep=ep) for on in (False, True)
+    )
+    for phase in ("forward", "backward", "again"):
+        assert getattr(beside, phase + "_tp") <= getattr(apart, phase + "_tp") * SLACK
+        assert getattr(beside, phase) >= getattr(apart, phase) / SLACK
+        assert whole(beside)[phase] <= whole(apart)[phase] * SLACK
+    assert beside.forward_tp < apart.forward_tp
 
 
 @DRAWN
@@ -195,6 +212,22 @@ def test_gathering_again_takes_longer_and_keeps_less(runtime: Runtime, tp: int) 
     )
     assert again.backward_tp > kept.backward_tp
     assert again.saved_bytes < kept.saved_bytes
+
+
+@DRAWN
+@given(runtimes(selective="core"), st.sampled_from([1, 2, 4]), st.sampled_from([4, 16]))
+def test_copied_keys_and_values_are_kept_twice(runtime: Runtime, tp: int, keys: int) -> None:
+    model = llama_like(hidden=1024, heads=16, kv_heads=keys, head_dim=64, ffn=4096)
+    blocks = asked(model, gpu_cluster(nodes=8), runtime)
+    without, copied = (
+        layer(with_traits(blocks, copies_keys_values=on), tp=tp) for on in (False, True)
+    )
+    tokens, own = blocks.workload.seq_len, keys == 16
+    more = own * 2 * tokens * 1024 // tp * blocks.element_bytes * runtime.activation_scale
+    assert copied.saved_bytes - without.saved_bytes == pytest.approx(more)
+    assert copied.selective_bytes - without.selective_bytes == pytest.approx(more)
+    assert copied.checkpoint_bytes == without.checkpoint_bytes
+    assert (copied.forward, copied.backward) == (without.forward, without.backward)
 
 
 @DRAWN

@@ -75,7 +75,7 @@ def test_headroom_is_a_share_or_bytes() -> None:
     [
         ({"fix": ("tp",)}, "write key=value"),
         ({"fix": ("heads=8",)}, "key of dp, tp"),
-        ({"forbid": ("tp=two",)}, "--forbid: tp='two' is not a number"),
+        ({"forbid": ("tp=two",)}, "--forbid: tp='two' is not a whole number"),
         ({"fix": ("schedule=foo",)}, "choose gpipe, 1f1b, interleaved"),
         ({"fix": ("schedule=zbv",)}, "not offered by runtime 'plain'; choose gpipe, 1f1b"),
         ({"forbid": ("recompute=some",)}, "choose none, selective, full"),
@@ -92,7 +92,10 @@ def test_headroom_is_a_share_or_bytes() -> None:
         ({"memory_limit": "1PiB"}, "more than the device's"),
         ({"memory_limit": "much"}, "--memory-limit"),
         ({"memory_headroom": "ten%"}, "write 10% or 8GiB"),
-        ({"memory_headroom": "100%"}, "leaves no memory"),
+        ({"memory_limit": "-1GB"}, "must be more than 0"),
+        ({"memory_headroom": "100%"}, "must be at least 0 and leave some of"),
+        ({"memory_headroom": "-1%"}, "must be at least 0 and leave some of"),
+        ({"memory_headroom": "nan%"}, "must be at least 0 and leave some of"),
     ],
 )
 def test_a_wish_that_cannot_be_read_is_explained(wishes: dict[str, object], message: str) -> None:

@@ -17,7 +17,9 @@ softmax (once: its backward and the second product read the same) instead of the
 keys and values repeated for all heads; torch's composite attention (view.fused_norms is false)
 computes in fp32 and keeps copies of q, k and v in it. torch's flash kernel of CPUs has no gradient
 of a bias, so relative positions take the composite attention there.
-Selective recomputation keeps q, k, v and the output.
+Selective recomputation keeps q, k, v and the output. A runtime that copies keys and values out of
+the one tensor of all three products (view.copies_keys_values) keeps k and v twice: q is a view of
+that tensor.
 
 Context parallelism (view.cp_style) on c ranks, K = bytes of a rank's keys and values:
 
@@ -164,11 +166,20 @@ def core(assembly: Assembly, attention: Attention, name: str, flow: Flow) -> Flo
         again = view.batch * queries * heads * attention.value_head * view.element_bytes
         kept, less = made.saved_bytes + again, made.selective_bytes + again
         made = replace(made, saved_bytes=kept, selective_bytes=less)
+    own_keys = attention.heads == attention.kv_heads and attention.latent is None
+    if view.copies_keys_values and own_keys:
+        made = replace(made, saved_bytes=made.saved_bytes + _copied_bytes(view, attention))
     ahead, behind = _context_exchange(view, attention, name)
     flow = assembly.add(flow, *ahead, made)
     if attention.relative_buckets:
         assembly.reads_bias(flow)
     return assembly.add(flow, *behind)
+
+
+def _copied_bytes(view: RankView, attention: Attention) -> int:
+    """Keys and values on this rank."""
+    width = view.part(attention.key_width) + view.part(attention.value_width)
+    return view.rows * width * view.element_bytes
 
 
 def cross_core(assembly: Assembly, attention: Attention, name: str, flow: Flow) -> Flow:

@@ -61,6 +61,14 @@ NVIDIA-NeMo/Megatron-Bridge scripts/performance/configs."""
 SENDS_ONCE = r"deep-?ep\b|hybrid-?ep\b"
 """Dispatchers that send a token to a node once, however many of its experts are there."""
 
+OVERLAPS_EXPERTS = r"dual-?pipe|1f1b[- ]overlap|(a2a|all-to-all|moe|ep)[- ]overlap|overlap-moe"
+"""Schedules that exchange tokens beside another microbatch's layers (DeepSeek-V3's report;
+--overlap-moe-expert-parallel-comm of Megatron-core)."""
+
+OVERLAPS_TP = r"maxtext|\bjax\b|\bxla\b|pax|flax|pathways|levanter"
+"""XLA cuts exchanges of tp into pieces beside the products they feed (Wang et al. 2023; the flags
+--xla_tpu_enable_async_collective_fusion and overlap_compute_collective_tc of MaxText's scripts)."""
+
 SHARDS_ITS_OPTIMIZER = r"nemo|megatron-core|mcore|megatron-bridge|nanotron"
 DTYPES: tuple[tuple[str, Dtype], ...] = (
     (r"fp4|float4|e2m1", "fp4"),
@@ -357,8 +365,12 @@ def _with_flags(runtime: Runtime, run: Run, tp: int) -> tuple[Runtime, tuple[str
         changes["flash_attention"] = run.flash_attention
     else:
         notes = (*notes, f"flash_attention unknown, {_word(runtime.flash_attention)} assumed")
+    if tp > 1 and re.search(OVERLAPS_TP, (run.runtime or "").lower()):
+        changes["overlaps_tp"] = True
     if re.search(SENDS_ONCE, f"{run.runtime or ''} {run.notes or ''}".lower()):
         changes["sends_tokens_once"] = True
+    if re.search(OVERLAPS_EXPERTS, f"{run.runtime or ''} {run.notes or ''}".lower()):
+        changes["overlaps_experts"] = True
     changed = {name: value for name, value in changes.items() if getattr(runtime, name) != value}
     return runtime.replace(**changed) if changed else runtime, notes
 

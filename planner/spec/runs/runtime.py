@@ -18,7 +18,7 @@ NEAREST = (
     (r"nanotron|picotron", ("nanotron", "megatron-core")),
     (r"megatron.*deepspeed|deepspeed.*megatron|neox", ("megatron-deepspeed", "megatron-core")),
     (r"automodel", ("torchtitan", "fsdp", "megatron-core")),
-    (r"nemo|megatron[-_ ]?bridge", ("nemo", "megatron-core")),
+    (r"nemo|megatron[-_ ]?bridge|hai-?llm", ("nemo", "megatron-core")),
     (r"megatron.*2021|sc21", ("megatron-lm-2021", "megatron-core")),
     (r"megatron.*2022|sc22", ("megatron-lm-2022", "megatron-core")),
     (r"megatron|mcore|pai|mindspeed|sagemaker", ("megatron-core",)),
@@ -36,7 +36,7 @@ NEAREST = (
         ("fsdp", "torchtitan", "megatron-core"),
     ),
     (
-        r"maxtext|jax|xla|alpa|pax|levanter|axlearn|t5x|flax|easylm",
+        r"maxtext|jax|xla|alpa|pax|pathways|levanter|axlearn|t5x|flax|easylm",
         ("fsdp",),
     ),
 )

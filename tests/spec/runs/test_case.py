@@ -453,6 +453,11 @@ def test_hosts_of_a_torus_are_no_nodes() -> None:
         ("MI210", "mi250x-gcd"),
         ("HL-225", "gaudi2"),
         ("p4d.24xlarge", "a100-40"),
+        ("p3.16xlarge", "v100-16"),
+        ("DGX-2", "v100-32"),
+        ("NVIDIA A10", "a10g"),
+        ("Atlas 800T A2", "ascend-910b"),
+        ("TPU v6", "tpu-v6e"),
         ("p5.48xlarge", "h100-sxm"),
         ("p5en.48xlarge", "h200-sxm"),
         ("a3-megagpu-8g", "h100-sxm"),
@@ -620,9 +625,16 @@ def test_without_a_switch_the_links_follow_the_devices_of_a_node() -> None:
 def test_a_dispatcher_that_is_told_sends_tokens_once() -> None:
     assert not case(runtime="megatron-core").runtime.sends_tokens_once
     assert case(runtime="megatron-core", notes="DeepEP").runtime.sends_tokens_once
+    assert not case(runtime="megatron-core").runtime.overlaps_experts
+    assert case(runtime="HAI-LLM (DualPipe)").runtime.overlaps_experts
 
 
 def test_a_sequence_that_tp_does_not_divide_is_not_divided() -> None:
     found = case(n_gpus=48, tp=12, dp=4, pp=1, runtime="nemo", sequence_parallel=None)
     assert not found.runtime.sequence_parallel
     assert any("tp does not divide" in note for note in found.notes)
+
+
+def test_xla_sends_pieces_beside_the_products() -> None:
+    assert case(runtime="MaxText", gpu="TPU v5p", sequence_parallel=None).runtime.overlaps_tp
+    assert not case(runtime="torchtitan").runtime.overlaps_tp
