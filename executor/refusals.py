@@ -9,6 +9,7 @@ from planner.spec.divisors import not_divided
 from planner.spec.documents import InputError
 from planner.spec.plan import Plan
 from planner.spec.profile import Machine
+from planner.spec.units import format_bytes
 
 PROCESS_BYTES = 300 * 2**20
 """Assumed: resident bytes of one Python process with torch, before the model."""
@@ -168,9 +169,10 @@ def check_machine(plan: Plan, machine: Machine, backend: Backend, held_bytes: fl
     needed = held_bytes + ranks * PROCESS_BYTES
     if needed > machine.memory_bytes:
         raise InputError(
-            f"{ranks} ranks need at least {_gib(needed)} here (weights, gradients and optimiser "
-            f"{_gib(held_bytes)}, processes {_gib(ranks * PROCESS_BYTES)}), this machine has "
-            f"{_gib(machine.memory_bytes)}; run a smaller model or fewer ranks"
+            f"{ranks} ranks need at least {format_bytes(needed)} here (weights, gradients and "
+            f"optimiser {format_bytes(held_bytes)}, processes "
+            f"{format_bytes(ranks * PROCESS_BYTES)}), this machine has "
+            f"{format_bytes(machine.memory_bytes)}; run a smaller model or fewer ranks"
         )
 
 
@@ -184,8 +186,9 @@ def check_one(rank: int, machine: Machine, peak_bytes: float) -> None:
         where, there = "a GPU here", machine.accelerator_memory_bytes or 0.0
     if peak_bytes > there:
         raise InputError(
-            f"rank {rank} alone needs {_gib(peak_bytes)}, {where} has {_gib(there)}; divide the "
-            f"plan further or recompute, or see what it sends and holds with `meshwright ledger`"
+            f"rank {rank} alone needs {format_bytes(peak_bytes)}, {where} has "
+            f"{format_bytes(there)}; divide the plan further or recompute, or see what it sends "
+            f"and holds with `meshwright ledger`"
         )
 
 
@@ -198,9 +201,6 @@ def _check_gpus(ranks: int, machine: Machine, held_bytes: float) -> None:
     memory = machine.accelerator_memory_bytes or 0.0
     if held_bytes / ranks > memory:
         raise InputError(
-            f"a rank needs at least {_gib(held_bytes / ranks)}, a GPU here has {_gib(memory)}"
+            f"a rank needs at least {format_bytes(held_bytes / ranks)}, a GPU here has "
+            f"{format_bytes(memory)}"
         )
-
-
-def _gib(value: float) -> str:
-    return f"{value / 2**30:.1f} GiB"

@@ -22,7 +22,7 @@ from planner.spec.profile import Profile
 from planner.spec.runtime import SCHEDULES, Runtime
 from planner.spec.timeline import Timeline
 from planner.spec.trained import Trained
-from planner.spec.units import format_bytes, format_count
+from planner.spec.units import format_bytes, format_count, format_rate
 from planner.spec.workload import Workload
 
 Rows = list[dict[str, Any]]
@@ -152,8 +152,7 @@ def _cluster_row(cluster: ClusterSpec) -> dict[str, Any]:
         "memory": format_bytes(cluster.memory_bytes),
         "16-bit peak": _peak(device),
         "network (per device)": ", ".join(
-            f"{tier.name} {tier.bandwidth_bytes_per_second / 1e9:.0f} GB/s"
-            for tier in cluster.tiers
+            f"{tier.name} {format_rate(tier.bandwidth_bytes_per_second)}" for tier in cluster.tiers
         ),
         "$/h": device.price_usd_per_hour,
     }
@@ -168,7 +167,7 @@ def _accelerator_row(device: Accelerator) -> dict[str, Any]:
     return {
         "name": device.name,
         "memory": "" if memory is None else format_bytes(memory),
-        "memory bandwidth": "" if bandwidth is None else f"{bandwidth / 1e9:.0f} GB/s",
+        "memory bandwidth": "" if bandwidth is None else format_rate(bandwidth),
         "16-bit peak": _peak(device),
         "$/h": device.price_usd_per_hour,
     }

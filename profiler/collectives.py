@@ -17,7 +17,7 @@ apart after computing, which the slowdown of their computing says already. The s
 no thread is awake there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from statistics import fmean, median
@@ -149,14 +149,6 @@ def _grid(
         for size in sizes
         if op != "send_recv" or ranks == 2
     ]
-
-
-def measure_collectives(
-    requests: Sequence[CollectiveRequest], team: Team, seconds: float = SECONDS
-) -> Iterator[CollectiveSample]:
-    """A sample of each request in turn. Raises RunError when a worker fails."""
-    for request in requests:
-        yield measure_collective(request, team, seconds)
 
 
 def measure_collective(

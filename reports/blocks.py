@@ -132,7 +132,7 @@ def breakdown_block(result: PlanResult, prefix: str) -> Block:
 
 
 def memory_block(result: PlanResult, prefix: str) -> Block | None:
-    """Promised peak per stage by purpose and the measured peaks; None without a prediction."""
+    """Promised peak per pipeline rank by purpose, and measured ones; None without a prediction."""
     stages = memory_by_stage(result.plan)
     if not stages or result.plan.predicted is None:
         return None
@@ -141,13 +141,13 @@ def memory_block(result: PlanResult, prefix: str) -> Block | None:
     measured = figures.measured_by_stage(peaks, layout)
     ax = figures.plot_memory(stages, result.plan.predicted.capacity_bytes, measured)
     rows = [
-        {"stage": str(stage)}
+        {"pipeline rank": str(stage)}
         | {label_of(purpose): format_bytes(size) for purpose, size in parts.items()}
         | {"promised": format_bytes(sum(parts.values()))}
         | {"measured": ", ".join(map(format_bytes, measured.get(stage, []))) or "–"}
         for stage, parts in enumerate(stages)
     ]
-    caption = "Promised peak per rank of each stage"
+    caption = "Promised peak of a rank at each place of the pipeline"
     return _block(ax, prefix, caption + ("; diamonds: measured ranks" if peaks else ""), rows)
 
 
@@ -158,6 +158,7 @@ def memory_curve_block(result: PlanResult, prefix: str) -> Block | None:
     if not timelines:
         return None
     ax = figures.plot_memory_over_time(result.predicted, measured)
+    shown = set(shown_ranks(result.predicted, limit=4))  # reads every span
     rows = [
         {
             "timeline": each.kind,
@@ -167,6 +168,6 @@ def memory_curve_block(result: PlanResult, prefix: str) -> Block | None:
         }
         for each in timelines
         for point in each.memory
-        if point.rank in shown_ranks(result.predicted, limit=4)
+        if point.rank in shown
     ]
     return _block(ax, prefix, "Bytes that a rank holds over the step", rows)

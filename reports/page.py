@@ -54,15 +54,13 @@ class Section:
     json: str
 
 
-def write_page(
-    results: Sequence[PlanResult], path: Path | str, title: str, machine: Machine | None = None
-) -> Path:
+def write_page(results: Sequence[PlanResult], path: Path | str, title: str) -> Path:
     """Write the page of some results. Raises InputError if the file cannot be written."""
-    return write_text(path, render_page(results, title, machine))
+    return write_text(path, render_page(results, title))
 
 
-def render_page(results: Sequence[PlanResult], title: str, machine: Machine | None = None) -> str:
-    """The page as HTML. machine: default the one that ran the plans, or was profiled."""
+def render_page(results: Sequence[PlanResult], title: str) -> str:
+    """The page as HTML; its machine is the one that ran the plans, or was profiled."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -71,7 +69,7 @@ def render_page(results: Sequence[PlanResult], title: str, machine: Machine | No
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    known = machine or machine_of(list(results))
+    known = machine_of(list(results))
     return environment.get_template("page.html.j2").render(
         title=title,
         verdict=verdict(results),

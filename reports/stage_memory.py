@@ -1,8 +1,9 @@
-"""Stage memory: the promised bytes of every stage by purpose.
+"""Stage memory: the promised bytes of a rank at every place of the pipeline, by purpose.
 
-A plan keeps the split of its fullest stage only; that of the others is computed again from what
-the plan carries. If the cost model has changed since the plan was made, the new split would not
-sum to the old promise; then a stage shows its promise unsplit.
+A place holds one stage, or as many as it has chunks. A plan keeps the split of its fullest only;
+that of the others is computed again from what the plan carries. If the cost model has changed since
+the plan was made, the new split would not sum to the old promise; then a place shows its promise
+unsplit.
 """
 
 import math
@@ -15,7 +16,7 @@ from planner.spec.plan import Plan, Prediction
 
 
 def memory_by_stage(plan: Plan) -> tuple[dict[str, float], ...]:
-    """Bytes by purpose of every stage, summing to its promised peak; () without a prediction."""
+    """Bytes by purpose of every place, summing to its promised peak; () without a prediction."""
     if plan.predicted is None:
         return ()
     again = _computed(plan)
@@ -33,7 +34,7 @@ def _computed(plan: Plan) -> list[dict[str, float]]:
         plan.layout, plan.stages, plan.workload.global_batch, plan.model
     )
     memory = stage_memory(BlockTables(Blocks.of_plan(plan), candidates))
-    return [memory.of_stage(0, stage) for stage in range(len(plan.stages))]
+    return [memory.of_stage(0, place) for place in range(plan.layout.pp)]
 
 
 def _kept(predicted: Prediction, peak: float) -> dict[str, float]:

@@ -3,12 +3,9 @@
 Rows hold SI numbers with the unit in the key; the rich table prints ms and GiB.
 """
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
 from rich.table import Table
 
 from planner.spec.units import format_bytes, format_seconds
@@ -35,24 +32,9 @@ def plans_rows(results: Sequence[PlanResult]) -> list[Row]:
     ]
 
 
-def plans_frame(results: Sequence[PlanResult]) -> pd.DataFrame:
-    """The rows as a frame."""
-    return pd.DataFrame(plans_rows(results))
-
-
 def plans_json(results: Sequence[PlanResult]) -> Row:
     """The rows as one JSON value, schema results/1."""
     return {"schema": "results/1", "plans": plans_rows(results)}
-
-
-def plans_csv(results: Sequence[PlanResult]) -> str:
-    """The rows as CSV text with a header."""
-    rows = plans_rows(results)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def plans_table(results: Sequence[PlanResult], title: str = "") -> Table:

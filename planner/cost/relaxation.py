@@ -47,7 +47,6 @@ from planner.cost.grids import KEEPING, PASSING, Grid, sums_over
 from planner.cost.memory import least_passing_bytes, peak_bytes, state_bytes
 from planner.cost.stages import StageTimes, stage_times
 from planner.schedule.orders import SPLIT, V_SHAPED
-from planner.spec.runtime import Recompute
 
 SECONDS = ("forward", "forward_tp", "backward", "backward_tp")
 """Fields of a block that a microbatch takes."""
@@ -248,19 +247,17 @@ def _columns(blocks: Blocks, choices: Candidates) -> Candidates:
     return with_columns(choices, kinds, ranks)
 
 
-def with_columns(
-    choices: Candidates, kinds: Ints, ranks: Ints, recompute: Recompute = "none"
-) -> Candidates:
-    """The choices with columns of `kinds` layers, [S, kinds], on pipeline ranks `ranks`, [S]."""
+def with_columns(choices: Candidates, kinds: Ints, ranks: Ints) -> Candidates:
+    """The choices with columns of `kinds` layers, [S, kinds], on pipeline ranks `ranks`, [S]; no
+    layer recomputes."""
     rows = len(choices)
     tiled = np.broadcast_to(kinds[None], (rows, *kinds.shape))
-    again = tiled if recompute != "none" else np.zeros_like(tiled)
     return replace(
         choices,
-        recompute=recompute,
+        recompute="none",
         counts=tiled.sum(axis=2),
         kinds=tiled,
-        recomputed=again,
+        recomputed=np.zeros_like(tiled),
         stage=ranks,
     )
 

@@ -1,11 +1,7 @@
 """Patterns: named schedules as grids of actions, a view of planner.schedule.orders."""
 
-import functools
-from collections.abc import Callable
-
 from planner.schedule import orders
 from planner.schedule.action import Grid
-from planner.spec.runtime import SCHEDULES
 
 
 def pattern(schedule: str, ranks: int, microbatches: int, chunks: int | None = None) -> Grid:
@@ -15,8 +11,3 @@ def pattern(schedule: str, ranks: int, microbatches: int, chunks: int | None = N
     """
     chunks = orders.default_chunks(schedule) if chunks is None else chunks
     return orders.grid(orders.orders(schedule, ranks, microbatches, chunks))
-
-
-PATTERNS: dict[str, Callable[..., Grid]] = {
-    name: functools.partial(pattern, name) for name in SCHEDULES
-}

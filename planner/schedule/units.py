@@ -49,15 +49,15 @@ def lower(made: Orders) -> Units:
     return add_communication(add_reductions(add_unshards(of_orders(made)), made.microbatches))
 
 
-def add_unshards(units: Units, active: int = ACTIVE_STAGES) -> Units:
-    """Add UNSHARD and RESHARD so that each rank holds its next `active` stages gathered."""
-    return tuple(_with_unshards(order, active) for order in units)
+def add_unshards(units: Units) -> Units:
+    """Add UNSHARD and RESHARD so that each rank holds its next ACTIVE_STAGES stages gathered."""
+    return tuple(_with_unshards(order) for order in units)
 
 
-def _with_unshards(order: tuple[Unit, ...], active: int) -> tuple[Unit, ...]:
+def _with_unshards(order: tuple[Unit, ...]) -> tuple[Unit, ...]:
     gathered: set[int] = set()
     lowered: list[Unit] = []
-    for unit, following in zip(order, _next_stages(order, active), strict=True):
+    for unit, following in zip(order, _next_stages(order, ACTIVE_STAGES), strict=True):
         lowered += _whole(Kind.RESHARD, sorted(gathered - set(following)))
         lowered += _whole(Kind.UNSHARD, (stage for stage in following if stage not in gathered))
         lowered.append(unit)

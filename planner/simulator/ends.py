@@ -43,12 +43,6 @@ def makespan(script: Script, durations: Floats, latency: Floats | float = 0.0) -
     return span
 
 
-def last_backwards(script: Script, durations: Floats, latency: Floats | float = 0.0) -> Floats:
-    """When the last backward (with a split backward: weight gradient) of each stage ends, in
-    seconds, [..., stages]. Arguments as of makespan."""
-    return _at(script, script.finals, durations, latency, 0.0)
-
-
 def ends(
     script: Script,
     durations: Floats,

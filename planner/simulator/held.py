@@ -62,11 +62,6 @@ class Curve:
         """The most that is held."""
         return float(self.held_bytes.max())
 
-    @property
-    def peak_at_seconds(self) -> float:
-        """When it is held first."""
-        return float(self.at_seconds[np.argmax(self.held_bytes)])
-
 
 def curves(played: Replay, sizes: StageBytes) -> list[Curve]:
     """One curve per pipeline rank."""

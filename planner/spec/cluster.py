@@ -150,7 +150,3 @@ class ClusterSpec(Document):
     def memory_bytes(self) -> float:
         """Memory of one device."""
         return self.accelerator.memory_bytes or math.nan
-
-    def tier_of(self, span: int) -> Tier:
-        """The smallest tier whose domain holds `span` consecutive devices."""
-        return next((t for t in self.tiers if t.devices >= span), self.tiers[-1])

@@ -24,7 +24,7 @@ class Prediction(Frozen):
 
     breakdown: seconds of the step on the critical rank, summing to step_seconds.
     memory: bytes of the fullest stage by purpose, summing to peak_bytes.
-    stage_peak_bytes: upper bound per stage. mfu is None without a known peak FLOP/s.
+    stage_peak_bytes: upper bound per pipeline rank. mfu is None without a known peak FLOP/s.
     low_seconds, high_seconds: 10th and 90th percentile. at_risk: the peak is above AT_RISK of the
     device's memory. safe_peak_bytes: 99 of 100 such runs are expected to need less;
     run_out_probability: to need more than the device has (None in plans of older versions).

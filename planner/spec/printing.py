@@ -57,6 +57,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
         if longest is None:
             break
         beneath.append(longest)
+    if len(table.columns) > KEY_AND_VALUE and _width(out, table) > out.width:
+        table.padding = (0, 0)  # before a number is folded
     out.print(table)
     if beneath:
         out.print(_lines(cells, beneath))

@@ -142,11 +142,6 @@ class OverlapSample(Frozen):
         lost = self.compute_beside_seconds - self.compute_seconds
         return min(1.0, max(0.0, lost / self.collective_seconds))
 
-    @property
-    def collective_slowdown(self) -> float:
-        """How much longer the collective takes beside computing (1: not at all)."""
-        return self.collective_beside_seconds / self.collective_seconds
-
 
 class LaunchCost(Frozen):
     """What it costs to start work, however little the work is.

@@ -87,6 +87,11 @@ def format_bytes(value: float) -> str:
     return f"{value:.0f} B"
 
 
+def format_rate(value: float) -> str:
+    """Print bytes per second for people: 3352 GB/s, 24.5 GB/s."""
+    return f"{value / 1e9:.4g} GB/s"
+
+
 def format_seconds(value: float) -> str:
     """Print seconds for people: 2.31 s, 14.2 ms, 5.0 us."""
     if abs(value) >= 1.0:

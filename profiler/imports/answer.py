@@ -9,7 +9,7 @@ from planner.spec.cluster import Accelerator, ClusterSpec
 from planner.spec.layer import Experts
 from planner.spec.model import ModelSpec
 from planner.spec.profile import CollectiveFit, CollectiveSample, Profile
-from planner.spec.units import format_bytes, format_seconds
+from planner.spec.units import format_bytes, format_rate, format_seconds
 from profiler.imports.outcome import Imported
 
 Rows = list[dict[str, Any]]
@@ -81,7 +81,7 @@ def _case(
     row["from"] = f"{format_bytes(few.message_bytes)} in {format_seconds(few.seconds)}"
     row["to"] = f"{format_bytes(many.message_bytes)} in {format_seconds(many.seconds)}"
     row["latency"] = format_seconds(fit.latency_seconds) if fit else ""
-    row["bandwidth"] = f"{fit.bandwidth_bytes_per_second / 1e9:.4g} GB/s" if fit else ""
+    row["bandwidth"] = format_rate(fit.bandwidth_bytes_per_second) if fit else ""
     row["median error"] = f"{100 * fit.median_error:.0f} %" if fit else ""
     return row
 
@@ -155,7 +155,7 @@ def _accelerator(device: Accelerator) -> Rows:
         {
             "name": device.name,
             "memory": format_bytes(device.memory_bytes or 0.0),
-            "memory bandwidth": f"{rate / 1e9:.4g} GB/s" if rate else None,
+            "memory bandwidth": format_rate(rate) if rate else None,
             "peak": ", ".join(f"{k} {v / 1e12:g} TFLOP/s" for k, v in device.peak_flops.items()),
             "of which products": device.matmul_efficiency,
         }
@@ -170,7 +170,7 @@ def _tiers(cluster: ClusterSpec) -> Rows:
             {
                 "tier": tier.name,
                 "devices": tier.devices,
-                "per device": f"{tier.bandwidth_bytes_per_second / 1e9:.4g} GB/s",
+                "per device": format_rate(tier.bandwidth_bytes_per_second),
                 "latency": format_seconds(tier.latency_seconds),
                 "birth": born.birth if born else "",
                 "source": born.source if born else "",

@@ -88,10 +88,10 @@ def today() -> str:
     return datetime.datetime.now().isoformat(timespec="seconds")
 
 
-def measured_by(tool: str, sources: Sequence[Source], date: str | None = None) -> Provenance:
+def measured_by(tool: str, sources: Sequence[Source]) -> Provenance:
     """The birth certificate of numbers that a tool measured and wrote into files."""
     names = ", ".join(source.name for source in sources)
-    return Provenance(birth="measured", source=f"{tool}: {names}", date=date)
+    return Provenance(birth="measured", source=f"{tool}: {names}")
 
 
 def profile_of_collectives(

@@ -35,9 +35,9 @@ LABEL_SHARE = 0.014
 """The least share of the axis that a bar needs to carry its microbatch."""
 
 
-def plot_gantt(timeline: Timeline, ax: Axes | None = None, ranks: Sequence[int] = ()) -> Axes:
-    """The spans of one timeline; `ranks` in rows from the top (default: all, or one per stage)."""
-    rows = tuple(ranks) or shown_ranks(timeline)
+def plot_gantt(timeline: Timeline, ax: Axes | None = None) -> Axes:
+    """The spans of one timeline, its ranks (all, or one per stage) in rows from the top."""
+    rows = shown_ranks(timeline)
     if ax is None:
         ax = new_axes(WIDE_INCHES, 1.1 + ROW_INCHES * len(rows))
     scale = time_scale(timeline.step_seconds)

@@ -65,7 +65,7 @@ def plot_memory(
     for stage, parts in enumerate(stages):
         _bar(ax, stage, parts, scale)
     _peaks(ax, peaks, scale)
-    dress(ax, "peak memory by stage", "", f"bytes per rank ({scale.unit})")
+    dress(ax, "peak memory by pipeline rank", "", f"bytes per rank ({scale.unit})")
     ax.set_ylim(0.0, scale.of(highest) * 1.16)
     _capacity(ax, capacity_bytes, highest, scale)
     ax.set_xlim(-0.7, len(stages) - 0.3)
@@ -108,7 +108,7 @@ def _capacity(ax: Axes, capacity: float | None, highest: float, scale: Scale) ->
 
 
 def _stage_names(stages: int) -> list[str]:
-    return ["all layers"] if stages == 1 else [f"stage {stage}" for stage in range(stages)]
+    return ["all layers"] if stages == 1 else [f"pp {stage}" for stage in range(stages)]
 
 
 def _legend(ax: Axes, stages: Sequence[Mapping[str, float]], measured: bool) -> None:

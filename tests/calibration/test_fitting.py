@@ -51,9 +51,17 @@ def errors(cases: list[Case], found: fitting.Fit) -> np.ndarray:
     return np.abs(CaseTables(cases).predict(found.values)[0] / measured - 1)
 
 
-def test_constants_that_made_the_runs_are_found_again() -> None:
-    cases = made()
-    found = fitting.fit_time(CaseTables(cases))
+@pytest.fixture(scope="module")
+def on_one_node() -> tuple[list[Case], fitting.Fit]:
+    """The runs without a network between nodes, and the fit to them."""
+    cases = [case for case in made() if case.cluster.nodes == 1]
+    return cases, fitting.fit_time(CaseTables(cases))
+
+
+def test_constants_that_made_the_runs_are_found_again(
+    on_one_node: tuple[list[Case], fitting.Fit],
+) -> None:
+    cases, found = on_one_node
     assert np.median(errors(cases, found)) < 0.01
     for name in ("matmul_efficiency", "attention_efficiency"):
         constant = found.constants[name]
@@ -68,10 +76,10 @@ def test_one_run_in_another_state_moves_little() -> None:
         assert pulled[name] == pytest.approx(TRUE[name], rel=0.05)
 
 
-def test_what_no_run_says_stays_at_its_prior() -> None:
-    """Runs on one node say nothing of the network between nodes."""
-    cases = [case for case in made() if case.cluster.nodes == 1]
-    found = fitting.fit_time(CaseTables(cases))
+def test_what_no_run_says_stays_at_its_prior(
+    on_one_node: tuple[list[Case], fitting.Fit],
+) -> None:
+    found = on_one_node[1]
     prior = fitting.PRIORS["network_efficiency"]
     assert found.values["network_efficiency"] == pytest.approx(prior.middle, rel=1e-3)
     assert "network_efficiency" not in found.identified()

@@ -34,10 +34,10 @@ def plan(model: ModelSpec, text: str, batch: int, dtype: str = "bf16", seq_len: 
     )
 
 
-def wide_llama() -> ModelSpec:
+def wide_llama(layers: int = 12) -> ModelSpec:
     """Large enough that activations outweigh alignment."""
     return llama_like(
-        layers=12,
+        layers=layers,
         hidden=256,
         heads=16,
         kv_heads=8,
@@ -48,9 +48,9 @@ def wide_llama() -> ModelSpec:
     )
 
 
-def wide_gpt2() -> ModelSpec:
+def wide_gpt2(layers: int = 12) -> ModelSpec:
     return gpt2_like(
-        layers=12,
+        layers=layers,
         hidden=256,
         heads=16,
         kv_heads=16,
@@ -59,6 +59,15 @@ def wide_gpt2() -> ModelSpec:
         vocab=1001,
         max_positions=256,
     )
+
+
+def shallow_llama() -> ModelSpec:
+    """As wide, for plans without stages."""
+    return wide_llama(layers=4)
+
+
+def shallow_gpt2() -> ModelSpec:
+    return wide_gpt2(layers=4)
 
 
 def large_head() -> ModelSpec:
@@ -100,21 +109,21 @@ def wide_t5() -> ModelSpec:
 Case = tuple[Any, str, int, str, tuple[int, ...]]
 
 CASES: list[Case] = [
-    (wide_llama, "dp=16 tp=4 pp=8 micro_batch=2 zero=1", 256, "bf16", (3, 511)),
-    (wide_gpt2, "dp=8 tp=1 pp=3 micro_batch=4 zero=1 recompute=full", 256, "fp32", (0, 11)),
+    (wide_llama, "dp=16 tp=4 pp=8 micro_batch=2 zero=1", 128, "bf16", (3, 511)),
+    (wide_gpt2, "dp=8 tp=1 pp=3 micro_batch=4 zero=1 recompute=full", 128, "fp32", (0, 11)),
     (
         wide_llama,
         "dp=4 tp=8 pp=4 vpp=3 micro_batch=2 zero=1 schedule=interleaved",
-        64,
+        32,
         "bf16",
         (0, 127),
     ),
-    (wide_gpt2, "dp=4 pp=3 vpp=2 micro_batch=2 schedule=zbv", 48, "bf16", (0, 11)),
-    (wide_llama, "dp=2 cp=2 tp=2 pp=2 micro_batch=2 zero=1 cp_style=ring", 16, "bf16", (5,)),
-    (wide_llama, "dp=4 cp=2 tp=2 micro_batch=2 cp_style=all_gather", 16, "bf16", (0,)),
-    (wide_llama, "dp=16 micro_batch=2 zero=3", 64, "bf16", (5,)),
-    (wide_gpt2, "dp=8 pp=2 micro_batch=2 zero=3 shard=4 schedule=gpipe", 64, "fp32", (15,)),
-    (wide_llama, "dp=8 micro_batch=2 zero=1 shard=4", 64, "fp32", (6,)),
+    (wide_gpt2, "dp=4 pp=3 vpp=2 micro_batch=2 schedule=zbv", 32, "bf16", (0, 11)),
+    (shallow_llama, "dp=2 cp=2 tp=2 pp=2 micro_batch=2 zero=1 cp_style=ring", 16, "bf16", (5,)),
+    (shallow_llama, "dp=4 cp=2 tp=2 micro_batch=2 cp_style=all_gather", 16, "bf16", (0,)),
+    (shallow_llama, "dp=16 micro_batch=2 zero=3", 64, "bf16", (5,)),
+    (shallow_gpt2, "dp=8 pp=2 micro_batch=2 zero=3 shard=4 schedule=gpipe", 64, "fp32", (15,)),
+    (shallow_llama, "dp=8 micro_batch=2 zero=1 shard=4", 32, "fp32", (6,)),
     (wide_gpt2, "dp=2 pp=2 micro_batch=4 zero=3 recompute=full schedule=zb-h1", 32, "fp32", (0, 3)),
 ]
 MORE: list[Case] = [
@@ -163,11 +172,11 @@ def test_rank(model: Any, layout: str, batch: int, dtype: str, ranks: tuple[int,
 def mixture() -> ModelSpec:
     spec, mlp = wide_llama(), MLP(ffn=128, gated=True, activation="silu")
     kind = spec.layer.replace(feed_forward=Experts(experts=8, per_token=2, expert=mlp, shared=mlp))
-    return spec.replace(stacks=(spec.main.replace(kinds=(spec.layer, kind), order=(0, 1) * 6),))
+    return spec.replace(stacks=(spec.main.replace(kinds=(spec.layer, kind), order=(0, 1) * 2),))
 
 
 KINDS_OF_MODELS: list[tuple[Any, str]] = [
-    (wide_llama, "cp=2 tp=2 pp=2 dp=2 micro_batch=2 zero=3 recompute=full cp_style=all_to_all"),
+    (shallow_llama, "cp=2 tp=2 pp=2 dp=2 micro_batch=2 zero=3 recompute=full cp_style=all_to_all"),
     (lambda: KINDS["t5"], "tp=2 dp=2 micro_batch=2 zero=1"),
     (lambda: KINDS["bert-masked"], "tp=2 pp=2 dp=2 micro_batch=2 zero=2"),
     (lambda: KINDS["gpt2-sequences"], "tp=2 dp=2 micro_batch=2 zero=1"),
@@ -191,7 +200,7 @@ def test_messages_of_other_kinds(model: Any, layout: str) -> None:
 
 
 SERVED: list[tuple[Any, str, str, tuple[int, ...]]] = [
-    (wide_gpt2, "dp=4 tp=2 pp=2 micro_batch=2", "bf16", (0, 13)),
+    (shallow_gpt2, "dp=4 tp=2 pp=2 micro_batch=2", "bf16", (0, 13)),
     (lambda: KINDS["bert-tokens"], "dp=4 tp=2 micro_batch=1", "fp32", (5,)),
     (wide_t5, "dp=4 tp=2 micro_batch=2", "bf16", (5,)),
 ]
@@ -211,7 +220,9 @@ def test_parameter_servers(model: Any, layout: str, dtype: str, ranks: tuple[int
     spec = model()
     small = spec.hidden < 100
     text, seq_len = f"{layout} sync=parameter_server", 16 if small else 256
-    planned = plan(spec, text, 64, dtype, seq_len=seq_len)
+    degrees = Layout.parse(text)[0]
+    batch = 4 * degrees.dp * degrees.micro_batch
+    planned = plan(spec, text, batch, dtype, seq_len=seq_len)
     for rank in ranks:
         predicted, recorded = meshwright_ledger.ledgers(planned, rank)
         assert [line for line in both(predicted, recorded) if line[1] != line[2]] == []

@@ -191,7 +191,6 @@ def test_the_factor_of_overlap_is_that_of_the_largest_messages() -> None:
     assert overlaps.overlap_factor([]) is None
     assert many[1].slowdown == pytest.approx(0.2)
     assert many[3].slowdown == 1.0
-    assert many[0].collective_slowdown == 1.5
 
 
 def test_launching_costs_something(team: Team) -> None:

@@ -102,7 +102,7 @@ def make_timeline(
 
 def make_plan(layout: Layout, step_seconds: float = 0.2, why: tuple[str, ...] = ()) -> Plan:
     """A plan of a small GPT-2 on shared cores with a plausible promise."""
-    model = gpt2_like()
+    model, places = gpt2_like(), layout.pp * layout.vpp
     memory = {"weights": 20.0, "gradients": 20.0, "optimizer": 40.0, "activations": 40.0}
     predicted = Prediction(
         step_seconds=step_seconds,
@@ -122,7 +122,7 @@ def make_plan(layout: Layout, step_seconds: float = 0.2, why: tuple[str, ...] = 
         workload=Workload(seq_len=64, global_batch=16, dtype="fp32"),
         runtime=plain_runtime(),
         layout=layout,
-        stages=make_stages(layout, (model.layers // layout.pp,) * layout.pp),
+        stages=make_stages(layout, (model.layers // places,) * places),
         predicted=predicted,
         why=why,
         version="0.1.0",

@@ -131,8 +131,9 @@ def test_what_comes_from_documents_is_escaped() -> None:
     timeline = make_timeline(layout, 4).replace(title=HOSTILE)
     first = timeline.spans[0].replace(name=HOSTILE)
     timeline = timeline.replace(spans=(first, *timeline.spans[1:]))
-    result = PlanResult(plan, timeline, plain.measured)
-    found = Reader(render_page([result], HOSTILE, make_machine(processor=HOSTILE)))
+    assert plain.measured is not None
+    ran = plain.measured.replace(machine=make_machine(processor=HOSTILE))
+    found = Reader(render_page([PlanResult(plan, timeline, ran)], HOSTILE))
     assert [attrs["id"] for tag, attrs in found.tags if tag == "script"] == ["plan-1"]
     assert "x" not in found.values("id")
     assert found.text.count(HOSTILE) >= 5

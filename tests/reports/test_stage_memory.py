@@ -7,8 +7,9 @@ from reports.stage_memory import memory_by_stage
 from tests.reports.conftest import MIB, make_plan
 
 
-def test_every_stage_is_split_and_sums_to_its_promise() -> None:
-    plan = make_plan(Layout(pp=2))
+@pytest.mark.parametrize("layout", [Layout(pp=2), Layout(pp=2, vpp=2, schedule="interleaved")])
+def test_every_place_is_split_and_sums_to_its_promise(layout: Layout) -> None:
+    plan = make_plan(layout)
     plan = plan.replace(predicted=predict(Blocks.of_plan(plan), plan))
     assert plan.predicted is not None
     stages = memory_by_stage(plan)

@@ -5,7 +5,7 @@ import pytest
 from planner.schedule import lowering
 from planner.schedule.action import Action, Grid, Kind
 from planner.schedule.check import ScheduleError, check
-from planner.schedule.patterns import PATTERNS
+from planner.schedule.patterns import pattern
 
 
 def grid(*lines: str) -> Grid:
@@ -13,7 +13,7 @@ def grid(*lines: str) -> Grid:
 
 
 def test_a_missing_action_is_named() -> None:
-    whole = PATTERNS["1f1b"](2, 3)
+    whole = pattern("1f1b", 2, 3)
     with pytest.raises(ScheduleError, match="1B2 appears 0 times"):
         check((whole[0], whole[1][:-1]), 2, 3)
 

@@ -11,7 +11,7 @@ from planner.schedule import alive, lowering, orders
 from planner.schedule.action import COMPUTE_KINDS, Action, Kind
 from planner.schedule.check import ScheduleError, check, render
 from planner.schedule.orders import SPLIT, V_SHAPED, problem
-from planner.schedule.patterns import PATTERNS
+from planner.schedule.patterns import pattern
 from planner.spec.runtime import SCHEDULES
 
 names = st.sampled_from(SCHEDULES)
@@ -128,7 +128,7 @@ def test_half_a_million_actions_are_no_python_loop() -> None:
 
 
 def test_golden_1f1b() -> None:
-    assert render(PATTERNS["1f1b"](3, 4)).splitlines() == [
+    assert render(pattern("1f1b", 3, 4)).splitlines() == [
         "rank 0: 0F0 0F1 0F2 0B0 0F3 0B1 0B2 0B3",
         "rank 1: 1F0 1F1 1B0 1F2 1B1 1F3 1B2 1B3",
         "rank 2: 2F0 2B0 2F1 2B1 2F2 2B2 2F3 2B3",

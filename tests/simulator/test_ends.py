@@ -56,10 +56,10 @@ def test_numpy_python_and_the_event_simulator_are_equal_to_the_last_bit() -> Non
 def test_a_batch_is_its_candidates(seed: int, count: int) -> None:
     played, durations, latency, _ = case(seed)
     many = np.random.default_rng(seed).random((2, count, *durations.shape))
-    together = ends.last_backwards(played, many, latency)
+    together = ends.ends(played, many, latency)
     spans = ends.makespan(played, many, latency)
     for index in np.ndindex(2, count):
-        assert np.array_equal(together[index], ends.last_backwards(played, many[index], latency))
+        assert np.array_equal(together[index], ends.ends(played, many[index], latency))
         assert spans[index] == ends.makespan(played, many[index], latency)
 
 

@@ -34,13 +34,6 @@ def test_devices_and_memory():
 
 
 @pytest.mark.parametrize(
-    ("span", "name"), [(1, "inner"), (8, "inner"), (9, "outer"), (16, "outer"), (99, "outer")]
-)
-def test_tier_of_is_the_smallest_that_holds_the_span(span, name):
-    assert cluster().tier_of(span).name == name
-
-
-@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"tiers": (tier(16), tier(8))}, "smallest first"),

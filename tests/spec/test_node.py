@@ -22,8 +22,8 @@ def test_one_node_has_no_network():
 def test_more_nodes_are_joined_by_the_network():
     cluster = make_cluster(NODE, CARD, 3)
     assert [(tier.name, tier.devices) for tier in cluster.tiers] == [("wire", 4), ("net", 12)]
-    assert cluster.tier_of(5).bandwidth_bytes_per_second == 1e9
-    assert cluster.tier_of(4).latency_seconds == 1e-6
+    assert cluster.tiers[1].bandwidth_bytes_per_second == 1e9
+    assert cluster.tiers[0].latency_seconds == 1e-6
 
 
 def test_nodes_of_one_device_keep_both_tiers():

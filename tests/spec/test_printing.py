@@ -70,3 +70,12 @@ def test_short_cells_are_folded_and_not_moved(
     lines = printed(rows, 60, monkeypatch, capsys)
     assert max(map(len, lines)) <= 60
     assert not any(re.match(r"\d", line) for line in lines)
+
+
+def test_spaces_go_before_a_number_is_folded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {f"column {i}": f"{i}2.02-15.93 s" for i in range(5)}
+    lines = printed([row], 76, monkeypatch, capsys)
+    (shown,) = (line for line in lines if "s│" in line)
+    assert [cell for cell in shown.split("│") if cell] == list(row.values())

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from planner.graph.operator import Node, Operator
+from planner.graph.structure.depths import depths
 from planner.graph.structure.outline import LAYER
 from planner.graph.structure.runs import runs
 
@@ -147,14 +148,6 @@ def levels(graph: nx.DiGraph) -> tuple[int, ...]:
     """Operators at each number of edges from the sources, if each starts as soon as it can."""
     counts = Counter(depths(graph).values())
     return tuple(counts[depth] for depth in range(len(counts)))
-
-
-def depths(graph: nx.DiGraph) -> dict[Node, int]:
-    """Edges on the longest way from a source to each node."""
-    depth: dict[Node, int] = {}
-    for node in nx.topological_sort(graph):
-        depth[node] = max((depth[u] + 1 for u in graph.pred[node]), default=0)
-    return depth
 
 
 def widest_set(graph: nx.DiGraph) -> tuple[tuple[Node, ...], bool]:

@@ -28,6 +28,7 @@ import networkx as nx
 
 from planner.graph.operator import Node
 from planner.graph.structure import fingerprint
+from planner.graph.structure.depths import depths
 from planner.graph.structure.runs import Run, longest, stretches
 
 LEAST = 2
@@ -133,7 +134,7 @@ def _crossing(wires: _Wires, order: Sequence[Node], run: Run, slack: int) -> lis
 def canonical_order(graph: nx.DiGraph) -> list[Node]:
     """The topological order of step 1."""
     key = _keys(graph)
-    depth = _depths(graph)
+    depth = depths(graph)
     sinks = [node for node in graph if not graph.succ[node]]
     if not sinks:
         return []
@@ -146,7 +147,7 @@ def canonical_order(graph: nx.DiGraph) -> list[Node]:
 
 def widely_read(graph: nx.DiGraph) -> set[Node]:
     """The nodes that are read over more than half of the graph's depth."""
-    depth = _depths(graph)
+    depth = depths(graph)
     far = max(depth.values(), default=0) / 2
     return {
         node
@@ -169,13 +170,6 @@ def _keys(graph: nx.DiGraph) -> dict[Node, Key]:
         )
         for node in graph
     }
-
-
-def _depths(graph: nx.DiGraph) -> dict[Node, int]:
-    depth: dict[Node, int] = {}
-    for node in nx.topological_sort(graph):
-        depth[node] = max((depth[u] + 1 for u in graph.pred[node]), default=0)
-    return depth
 
 
 def _postorder(graph: nx.DiGraph, roots: Sequence[Node], key: dict[Node, Key]) -> list[Node]:

@@ -3,7 +3,7 @@
 Stages i = 0 .. p-1 with forward f_i, backward b_i, t_i = f_i + b_i, m microbatches, latency c_i
 between i and i+1 each way (it occupies neither), w_i = min(p - i, m). Makespan = end of the last
 backward on stage 0 = the longest path through the static order. Every bound is the length of a
-path (or a convex combination of paths), so none can exceed the replay. In T1, T2, T3, T5:
+path (or a convex combination of paths), so none can exceed the replay. In T2, T3, T5:
 
     head_i = sum_{j<i} t_j + 2 c_j      F(0,0) down to stage i, and B(i,m-1) up to stage 0
     S_i    = sum_{j>i} t_j + 2 c_{j-1}  the round trip below stage i
@@ -54,15 +54,6 @@ class Pipeline:
         """w_i, [p]."""
         stages = len(self.forward)
         return np.minimum(stages - np.arange(stages), self.microbatches).astype(np.float64)
-
-
-def naive(line: Pipeline) -> float:
-    """T1: max_i head_i + m t_i. Any order without split backwards, any split of the layers.
-
-    Stage i cannot start before the first F arrives, works m t_i, and its last action is a
-    backward that must climb to stage 0. It ignores the wait for the first backward.
-    """
-    return float((line.head + line.microbatches * line.total).max())
 
 
 def two_sided(line: Pipeline, cycles: bool = False) -> float:
@@ -123,18 +114,6 @@ def any_split(
     if m <= p:
         return max(total + 2 * latency, m * total / p, m * slowest)
     return max((m + p - 1) / p * total, total + (m - (p + 1) / 2) * slowest, m * slowest)
-
-
-def any_schedule(total: float, stages: int, microbatches: int, forward_share: float) -> float:
-    """T4': any order, split backwards included, one contiguous stage per rank, any memory.
-
-    K total with K = phi / (1 - (1 - phi/m)^p), f_j >= phi t_j for all j: the paths
-    sum_{j<i} f_j + m t_i with weights that level the coefficients of all t_j.
-    """
-    phi, m = forward_share, microbatches
-    if phi <= 0.0:
-        return total * m / stages
-    return total * phi / -np.expm1(stages * np.log1p(-phi / m)) if phi < m else total
 
 
 def staircase(line: Pipeline) -> float:

@@ -8,6 +8,7 @@ counter knows no CPU attention kernel).
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,7 @@ def built(name: str) -> tuple[Any, dict[str, Any]]:
     return MODELS[name][0]()
 
 
+@cache
 def captured(name: str) -> GraphDocument:
     with trace.fake():
         model, inputs = MODELS[name][0]()

@@ -66,7 +66,7 @@ def test_equal_to_the_event_engine(
 def test_the_orders_are_those_of_the_patterns(schedule: ScheduleName, p: int, m: int) -> None:
     order = static_order(schedule, p, m)
     kinds = [Kind.FORWARD, Kind.BACKWARD]
-    for stage, expected in enumerate(patterns.PATTERNS[schedule](p, m)):
+    for stage, expected in enumerate(patterns.pattern(schedule, p, m)):
         got = [kinds[k] for k in order.kind[order.stage == stage].tolist()]
         assert got == [action.kind for action in expected]
 
