@@ -181,7 +181,8 @@ class Fit:
     def _without(self, run: int) -> tuple[Floats, Floats, Floats]:
         """Terms and slopes of the others, and the step to their minimum."""
         terms, slopes = (np.delete(each, run, axis=0) for each in (self.terms, self.slopes))
-        return terms, slopes, np.linalg.lstsq(slopes, -terms, rcond=None)[0]
+        step = np.asarray(np.linalg.lstsq(slopes, -terms, rcond=None)[0], dtype=np.float64)
+        return terms, slopes, step
 
     @property
     def values(self) -> dict[str, float]:
