@@ -25,8 +25,8 @@ likelihood, less what does not depend on the priors, by Laplace's approximation 
 
     -1/2 * [ the minimum + sum_j log s_j**2 + log det( J'J + diag(1/s_j**2) ) ]
 
-Without run i it is that of the others (`evidence_without`), whose minimum one step of Gauss and
-Newton finds from the minimum of all: nothing is predicted again.
+Without run i it is that of the others (`evidence_without`), whose minimum (`values_without`) one
+step of Gauss and Newton finds from the minimum of all: nothing is predicted again.
 """
 
 import functools
@@ -168,10 +168,21 @@ class Fit:
 
     def evidence_without(self, run: int) -> float:
         """The same of the other runs, linearised where all of them have their minimum."""
-        terms, slopes = (np.delete(each, run, axis=0) for each in (self.terms, self.slopes))
-        step = np.linalg.lstsq(slopes, -terms, rcond=None)[0]
+        terms, slopes, step = self._without(run)
         left = terms + slopes @ step
         return _evidence(0.5 * float(left @ left), self.scale, slopes)
+
+    def values_without(self, run: int) -> dict[str, float]:
+        """The constants of the other runs, linearised there."""
+        step = self._without(run)[2].tolist()
+        values = self.values
+        return {name: values[name] * float(np.exp(d)) for name, d in zip(values, step, strict=True)}
+
+    def _without(self, run: int) -> tuple[Floats, Floats, Floats]:
+        """Terms and slopes of the others, and the step to their minimum."""
+        terms, slopes = (np.delete(each, run, axis=0) for each in (self.terms, self.slopes))
+        step = np.asarray(np.linalg.lstsq(slopes, -terms, rcond=None)[0], dtype=np.float64)
+        return terms, slopes, step
 
     @property
     def values(self) -> dict[str, float]:
@@ -247,7 +258,7 @@ def solve(
     data = found.jac[:count]
     noise = max(1.0, float(np.median(np.abs(found.fun[:count]))) / 0.6745)
     sigma = np.sqrt(np.diag(np.linalg.inv(data.T @ data / noise**2 + np.diag(1 / spread**2))))
-    constants = {n: _constant(*each) for n, *each in zip(names, found.x, sigma, strict=True)}
+    constants = {n: constant_of(*each) for n, *each in zip(names, found.x, sigma, strict=True)}
     scale = float(np.log(spread).sum())
     evidence = _evidence(float(found.cost), scale, found.jac)
     sigmas = dict(zip(names, sigma.tolist(), strict=True))
@@ -322,7 +333,8 @@ class _Objective:
         return result
 
 
-def _constant(x: float, sigma: float) -> Constant:
+def constant_of(x: float, sigma: float) -> Constant:
+    """A constant whose log is x, with a spread of sigma."""
     low, value, high = (float(np.exp(x + BAND * sign * sigma)) for sign in (-1, 0, 1))
     return Constant(value=value, low=low, high=high)
 

@@ -11,15 +11,16 @@ t        Student's, of DEGREES, for some of ten runs are slow or odd; its scale 
 s_j      how far the constant varies between the catalog's calibrations
          (planner.calibration.differences)
 k, q     which share of these spreads remains within one kind of cluster, and of the start's error
-         within this one: those of SHARES and NOISES under which the runs are most probable, all
-         constants integrated out (`Fit.evidence`; MacKay 1992). Runs that the start predicts as
-         well as it predicts its own keep every constant near it; runs that lie far off in a way
-         that a constant explains set that constant free.
+         within this one. Nobody knows: x is the mean over SHARES and NOISES, each weighed by how
+         probable the runs are under it, all constants integrated out (`Fit.evidence`; MacKay
+         1992; model averaging, Hoeting et al. 1999). Runs that the start predicts as well as it
+         predicts its own keep every constant near it; runs that lie far off in a way that a
+         constant explains set that constant free; a dozen runs leave several degrees about as
+         probable, and taking the best of them alone would say more than they do.
 
 Peaks are fitted by rho of planner.calibration.fitting and k = NARROW. Runs are left out one by one
-for the error that a further run of this cluster will have, and for the band; k and q are then those
-under which the others are most probable, of the ones that were gone through for all of them
-(`Fit.evidence_without`).
+for the error that a further run of this cluster will have, and for the band; degrees weigh then
+what the others make of them, and constants are theirs (`Fit.evidence_without`, `values_without`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ from planner.calibration.fitting import (
     Priors,
     Student,
     Values,
+    constant_of,
 )
 from planner.calibration.holdout import band, coverage, held_out, spread
 from planner.spec.calibration import (
@@ -63,6 +65,10 @@ SHARES = (2.0, 1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
 
 NOISES = (1.0, 1 / 2, 1 / 4)
 """q: of the start's error; a new cluster is not noisier than what has been held out so far."""
+
+HOPELESS = 3.0
+"""Assumed: a degree that makes the runs e**3 times less probable than the best ends the search in
+its direction; it would weigh 5 %."""
 
 DEGREES = 4.0
 """Fitted: held out, p90 over median of the error is 2.6 to 5.9 in the catalog's sources and 2.9 in
@@ -99,14 +105,14 @@ def fit_own(cases: Sequence[Case], start: Calibration | None, date: str, where: 
     asked = own_time(first, start, spreads_between(known_calibrations()))
     tables = CaseTables(timed)
     tried = asked.tried(tables)
-    found = most_probable(tried).fit
+    found = asked.averaged(tried)
     fixed = _others(start, found)
     memory = fit_own_memory(weighed, scaled(asked.priors, NARROW))
 
     def again(some: CaseTables, begin: Values | None) -> Fit:
         kept = {id(case) for case in some.cases}
         (left,) = (i for i, case in enumerate(tables.cases) if id(case) not in kept)
-        return asked.fit_at(most_probable(tried, without=left).degree, some, begin)
+        return asked.averaged(tried, left)
 
     held = held_out(tables, list(range(len(timed))), again, found.values, fixed)
     measured = np.array([case.step_seconds for case in timed], dtype=np.float64)
@@ -160,6 +166,11 @@ def most_probable(tried: Sequence[Tried], without: int | None = None) -> Tried:
     return max(tried, key=lambda each: each.evidence(without))
 
 
+def _hopeless(some: Sequence[Tried], of: Sequence[Tried]) -> bool:
+    """Whether none of some degrees weighs anything beside the best of all."""
+    return most_probable(some).evidence() < most_probable(of).evidence() - HOPELESS
+
+
 @dataclass(frozen=True, slots=True)
 class OwnTime:
     """How constants of time are moved by runs (top of the file).
@@ -172,19 +183,41 @@ class OwnTime:
     loss: Student
 
     def fit(self, tables: CaseTables) -> tuple[Fit, Degree]:
-        """The most probable constants, and the degree under which the runs are most probable."""
-        best = most_probable(self.tried(tables))
-        return best.fit, best.degree
+        """The mean constants, and the degree under which the runs are most probable."""
+        tried = self.tried(tables)
+        return self.averaged(tried), most_probable(tried).degree
+
+    def averaged(self, tried: Sequence[Tried], without: int | None = None) -> Fit:
+        """The mean of the logs of the constants, degrees weighed by how probable the runs are
+        under them; of all runs, or of all but one.
+
+        Spreads hold those under every degree, and how far the degrees lie apart.
+        """
+        evidence = np.array([each.evidence(without) for each in tried])
+        weights = np.exp(evidence - evidence.max())
+        weights /= weights.sum()
+        logs = np.array([self._logs(each.fit, without) for each in tried])
+        sigmas = np.array([[each.fit.sigmas[name] for name in self.names] for each in tried])
+        middle = weights @ logs
+        spread = np.sqrt(weights @ (sigmas**2 + (logs - middle) ** 2))
+        rows = list(zip(self.names, middle.tolist(), spread.tolist(), strict=True))
+        return Fit({n: constant_of(x, s) for n, x, s in rows}, {n: s for n, _, s in rows})
+
+    def _logs(self, fit: Fit, without: int | None) -> list[float]:
+        """Of a fit's constants; those without a run inside their limits."""
+        values = fit.values if without is None else fit.values_without(without)
+        limits = [(self.priors[name].low, self.priors[name].high) for name in self.names]
+        pairs = zip(self.names, limits, strict=True)
+        return [float(np.log(np.clip(values[str(name)], *each))) for name, each in pairs]
 
     def tried(self, tables: CaseTables) -> list[Tried]:
-        """Degrees: shares, and noises, for as long as the runs become more probable."""
+        """Degrees: shares, and noises, for as long as they are not out of the question."""
         found: list[Tried] = []
         for noise in NOISES:
             begin = most_probable(found).fit.values if found else None
             along = self._along_shares(tables, noise, begin)
-            worse = found and most_probable(along).evidence() <= most_probable(found).evidence()
             found += along
-            if worse:
+            if _hopeless(along, found):
                 break
         return found
 
@@ -195,7 +228,7 @@ class OwnTime:
             fit = self.fit_at(degree, tables, begin)
             begin = fit.values
             found.append(Tried(fit, degree, len(tables.cases)))
-            if len(found) > 1 and found[-1].evidence() <= found[-2].evidence():
+            if _hopeless(found[-1:], found):
                 break
         return found
 

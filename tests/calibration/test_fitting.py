@@ -141,7 +141,7 @@ def test_evidence_prefers_priors_as_wide_as_the_constants_are_apart() -> None:
 
 
 @pytest.mark.parametrize("degrees", [1e9, 4.0])
-def test_the_evidence_without_a_run_is_that_of_the_other_runs(degrees: float) -> None:
+def test_evidence_and_values_without_a_run_are_those_of_the_other_runs(degrees: float) -> None:
     """Exactly where model and loss are straight; near with a loss that lets runs go."""
     priors = {"matmul_efficiency": fitting.Prior(0.5, 0.01, 10.0, 0.3)}
     measured = SIZES * np.exp(0.05 * np.random.default_rng(3).standard_normal(len(SIZES)))
@@ -161,9 +161,10 @@ def test_the_evidence_without_a_run_is_that_of_the_other_runs(degrees: float) ->
     rows = list(range(len(SIZES)))
     together = solved(rows)
     for row in rows:
-        alone = solved([each for each in rows if each != row]).evidence
+        alone = solved([each for each in rows if each != row])
         near = 1e-3 if degrees > 100 else 0.2
-        assert together.evidence_without(row) == pytest.approx(alone, abs=near)
+        assert together.evidence_without(row) == pytest.approx(alone.evidence, abs=near)
+        assert together.values_without(row) == pytest.approx(alone.values, rel=0.1 * near)
 
 
 def test_bands_of_drawn_ratios_cover_what_they_say() -> None:

@@ -6,10 +6,13 @@ from functools import cache
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner.calibration.case_tables import CaseTables
 from planner.calibration.differences import known_calibrations, spreads_between
-from planner.calibration.own_runs import Degree, OwnTime, most_probable, own_time
+from planner.calibration.fitting import Fit, constant_of
+from planner.calibration.own_runs import Degree, OwnTime, Tried, most_probable, own_time
 from planner.spec import catalog
 from planner.spec.calibration import Calibration
 from planner.spec.runs.case import Case, make_cases
@@ -71,6 +74,45 @@ def test_another_cluster_is_found_although_three_of_ten_runs_are_slow() -> None:
     found, degree = asked().fit(odd)
     assert degree.share > 0.1
     assert error(clean, found.values) < 0.03
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(-1.0, 1.0), st.floats(0.01, 1.0), st.floats(-30.0, 0.0)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_constants_are_the_mean_over_degrees_weighed_by_their_evidence(
+    told: list[tuple[float, float, float]],
+) -> None:
+    """Between the least and the greatest; those of one degree are its own."""
+    name = "layer_host_seconds"
+    one = dataclasses.replace(asked(), names=(name,))
+    middle = np.log(one.priors[name].middle)
+    tried = [
+        Tried(Fit({name: constant_of(middle + x, s)}, {name: s}, e), Degree(1.0, 1.0), 10)
+        for x, s, e in told
+    ]
+    weights = np.exp([e for _, _, e in told])
+    found = one.averaged(tried)
+    moved = np.log(found.values[name]) - middle
+    expected = np.average([x for x, _, _ in told], weights=weights)
+    around = np.average([s**2 + (x - expected) ** 2 for x, s, _ in told], weights=weights)
+    assert moved == pytest.approx(expected, abs=1e-6)
+    assert found.sigmas[name] == pytest.approx(np.sqrt(around))
+
+
+@pytest.mark.slow
+def test_what_a_run_left_out_leaves_is_what_the_others_say() -> None:
+    """One linear step is near the fit to the nine others, for its prediction."""
+    tables = made({"matmul_efficiency": 0.7 * start().values()["matmul_efficiency"]}, {4: 1.1})
+    tried = [Tried(asked().fit_at(each, tables), each, 10) for each in (Degree(0.5, 0.5),)]
+    for row in (0, 4):
+        own = tables.only([row])
+        stepped = own.predict(asked().averaged(tried, row).values)[0]
+        refitted = own.predict(asked().fit_at(tried[0].degree, tables.without([row])).values)[0]
+        assert stepped == pytest.approx(refitted, rel=0.01)
 
 
 @pytest.mark.slow
