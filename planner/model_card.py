@@ -15,6 +15,7 @@ from planner.spec import catalog, documents
 from planner.spec.divisors import not_divided
 from planner.spec.documents import InputError
 from planner.spec.layout import Layout
+from planner.spec.lengths import check_length
 from planner.spec.model import ModelSpec
 from planner.spec.runtime import ContextStyle
 from planner.spec.units import format_bytes, format_count
@@ -48,6 +49,8 @@ def view_of(
     """The view that the options describe. Raises InputError with every problem."""
     # the two casts below hold what this has checked
     _check(dtype, task, micro_batch, seq_len, cached, cp_style)
+    if seq_len is not None and task == "train":
+        check_length(model, seq_len)
     usual = 1 if task == "decode" else summary.usual_seq_len(model)
     degrees = Layout.parse(layout)[0] if layout else Layout()
     view = RankView(

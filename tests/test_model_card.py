@@ -117,6 +117,7 @@ def test_the_graph_is_written_as_picture_and_graphml(tmp_path: Path) -> None:
         ({"task": "chat"}, "--task 'chat' is not known"),
         ({"micro_batch": 0}, "--micro-batch 0: must be at least 1"),
         ({"seq_len": 0}, "--seq-len 0: must be at least 1"),
+        ({"seq_len": 1 << 20}, "more than the 131072 positions"),
         ({"cached": 5}, "--cached belongs to --task prefill or decode"),
         ({"layout": "tp=3"}, "tp=3 does not divide heads=32"),
         ({"layout": "ep=2"}, "divide experts, and llama3.1-8b has none"),

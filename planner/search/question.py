@@ -6,6 +6,7 @@ from planner.spec import catalog, documents, local, runnable
 from planner.spec.calibration import Calibration, calibrate
 from planner.spec.cluster import ClusterSpec
 from planner.spec.documents import InputError
+from planner.spec.lengths import check_length
 from planner.spec.model import ModelSpec
 from planner.spec.profile import Profile
 from planner.spec.runtime import Runtime
@@ -42,7 +43,7 @@ def ask(
     _check_batch(global_batch)
     workload = _workload(seq_len, global_batch, dtype or _dtype(cluster))
     _check_model(model, workload, runtime)
-    _check_lengths(model, workload)
+    check_length(model, workload.seq_len)
     _check_profile(cluster, profile)
     found = chosen_calibration(calibration, cluster, runtime)
     if found is not None:
@@ -89,23 +90,6 @@ def _check_batch(global_batch: int) -> None:
         raise InputError(
             f"--global-batch {global_batch}: choose at most {MOST_SEQUENCES:,} sequences per step"
         )
-
-
-def _check_lengths(model: ModelSpec, workload: Workload) -> None:
-    for stack in model.stacks:
-        spec = stack.embedding
-        if spec.convolutions and model.encoder is not None:
-            continue  # the encoder's tokens are the source's
-        if spec.convolutions and workload.seq_len != spec.max_positions:
-            raise InputError(
-                f"--seq-len {workload.seq_len}: {model.name} makes {spec.max_positions} vectors of "
-                f"every input; write --seq-len {spec.max_positions}"
-            )
-        if workload.seq_len > spec.max_positions and spec.positions != "none":
-            raise InputError(
-                f"--seq-len {workload.seq_len} is more than the {spec.max_positions} positions "
-                f"that the {stack.name} of {model.name} has; choose at most that"
-            )
 
 
 def _check_profile(cluster: ClusterSpec, profile: Profile | None) -> None:
