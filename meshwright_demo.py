@@ -49,10 +49,11 @@ def demo(
     output_format: str = typer.Option("table", "--format", help="table or json."),
 ) -> None:
     """Profile this machine, plan, run, compare and report."""
-    from planner.spec import printing
+    from planner.spec import documents, printing
     from reports import runs, tables
 
     printing.check_format(output_format, ("table", "json"))
+    documents.check_place(output / "plan.json")
     result = _demo(Task(), output, ranks, plans, steps, budget)
     if output_format == "json":
         printing.print_json(result)

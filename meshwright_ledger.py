@@ -39,7 +39,10 @@ def ledger(
     printing.check_format(output_format, ("table", "json"))
     if output is not None:
         documents.check_place(output)
-    predicted, recorded = ledgers(documents.load(Plan, plan), rank)
+    found = documents.load(Plan, plan)
+    # a large plan's program takes minutes
+    typer.echo(f"recording what rank {rank} of {found.title} sends and holds ...", err=True)
+    predicted, recorded = ledgers(found, rank)
     result = as_json(predicted, recorded)
     if output is not None:
         documents.write_text(output, json.dumps(result, indent=1) + "\n")

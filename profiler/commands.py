@@ -36,11 +36,12 @@ def profile(
 
     Stops when the budget is spent, what tells most first; run it again to continue.
     """
-    from planner.spec import printing
+    from planner.spec import documents, printing
     from profiler import answer, machine, question
     from profiler.session import take_profile
 
     printing.check_format(output_format, ("table", "json"))
+    documents.check_place(output)
     earlier = question.previous(output, resume, fresh)
     asked = question.ask(model, seq_len, micro_batch, tp, dtype)
     with answer.progress() as show:
@@ -79,6 +80,7 @@ def capture(
     from profiler.capture.document import capture_entry
 
     printing.check_format(output_format, ("table", "json"))
+    documents.check_place(output)
     graph = capture_entry(entry, name=name)
     documents.save(graph, output)
     if output_format == "json":

@@ -73,9 +73,12 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
 def seconds(option: str, text: str) -> float:
     """Read `60s` or `5min` as seconds. Raises InputError."""
     try:
-        return units.parse_seconds(text)
+        found = units.parse_seconds(text)
     except units.UnitError as error:
         raise InputError(f"{option}: {error}") from None
+    if found <= 0:
+        raise InputError(f"{option} {text}: must be more than 0; write 60s or 5min")
+    return found
 
 
 def previous(output: Path, resume: Path | None, fresh: bool) -> Profile | None:

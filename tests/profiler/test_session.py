@@ -235,8 +235,9 @@ def test_questions_name_what_is_wrong() -> None:
     for text in ("", "1,x", "0", "-1"):
         with pytest.raises(InputError, match="--tp"):
             question.numbers("--tp", text)
-    with pytest.raises(InputError, match="--budget"):
-        question.seconds("--budget", "60")
+    for text in ("60", "0s", "-5min"):
+        with pytest.raises(InputError, match="--budget"):
+            question.seconds("--budget", text)
     with pytest.raises(InputError, match="fp8"):
         question.ask(None, 128, "1", "1", "fp8")
 
