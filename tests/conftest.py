@@ -1,5 +1,5 @@
-"""One hypothesis profile for all tests: no clocks (speed is shown in benchmarks), and the same cases
-every time, unless FRESH_DRAWS asks for others.
+"""One hypothesis profile for all tests: no clocks (speed is shown in benchmarks), and the same
+cases every time, unless FRESH_DRAWS asks for others.
 
 `make test` runs a few workers. A file's tests stay together, for what they share is made once a
 worker.
