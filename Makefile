@@ -11,6 +11,7 @@ help:
 	@echo "make setup      create .venv with the console script .venv/bin/meshwright"
 	@echo "make demo       profile this machine, plan, run, compare, report (runs/demo/)"
 	@echo "make test       the default suite      make test-slow   the slow and timed tests"
+	@echo "                (FRESH_DRAWS=1: its laws on cases never drawn before)"
 	@echo "make test-parity  hundreds of drawn plans equal one process, in fp64"
 	@echo "make test-gpu   tests on a CUDA device make check       ruff and mypy (strict)"
 	@echo "make bench      benchmarks             make goldens     rewrite kept answers (review the diff)"

@@ -124,8 +124,8 @@ def test_a_known_device_is_recovered_within_the_stated_uncertainty(
     made = own_profile.fit_profile(taken(values, 0.03, seed), MEGATRON, None)
     missed = strayed(made, values)
     assert set(missed) == set(values)
-    # 80 % intervals are 1.28 sigma: three sigma are 2.34 of them
-    assert max(missed.values()) < 2.6
+    # 80 % intervals are 1.28 sigma, 3.5 of them 4.5 sigma: one draw of some thousands lies beyond
+    assert max(missed.values()) < 3.5
     for name in ("matmul_efficiency", "memory_efficiency", "fabric_efficiency"):
         assert made.constants[name].value == pytest.approx(values[name], rel=0.05)
 

@@ -139,7 +139,7 @@ def test_explain_keeps_to_the_fewest_devices() -> None:
     [
         ("devices", None, "need each other"),
         ("time", 10.0, "need each other"),
-        ("devices", -1.0, "must be more than 0"),
+        ("devices", -1.0, "choose a number above 0"),
         ("speed", None, "choose time, cost or devices"),
     ],
 )
