@@ -117,7 +117,6 @@ def test_the_graph_is_written_as_picture_and_graphml(tmp_path: Path) -> None:
         ({"task": "chat"}, "--task 'chat' is not known"),
         ({"micro_batch": 0}, "--micro-batch 0: must be at least 1"),
         ({"seq_len": 0}, "--seq-len 0: must be at least 1"),
-        ({"seq_len": 1 << 20}, "more than the 131072 positions"),
         ({"cached": 5}, "--cached belongs to --task prefill or decode"),
         ({"layout": "tp=3"}, "tp=3 does not divide heads=32"),
         ({"layout": "ep=2"}, "divide experts, and llama3.1-8b has none"),
@@ -128,6 +127,11 @@ def test_the_graph_is_written_as_picture_and_graphml(tmp_path: Path) -> None:
 def test_wrong_options_are_named(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         card("llama3.1-8b", **options)
+
+
+def test_a_sequence_has_no_more_tokens_than_there_are_positions() -> None:
+    with pytest.raises(InputError, match="--seq-len 2048 is more than the 1024 positions"):
+        card("gpt2", seq_len=2048)
 
 
 def test_further_tokens_are_an_option() -> None:
