@@ -11,6 +11,7 @@ Rooms load only when used: `meshwright --help` imports neither torch nor pandas 
 """
 
 import errno
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -159,6 +160,7 @@ def train(planned: "Plan", **options: Any) -> "Trained":
 def main() -> None:
     """The command line. Exit codes: 0 ok, 1 our fault, 2 bad input, 3 no feasible plan."""
     before = signal.signal(signal.SIGTERM, _leave)
+    sys.stdout = sys.stdout or io.StringIO()  # None where the caller has closed it
     try:
         code = _guarded()
     finally:

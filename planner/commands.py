@@ -242,7 +242,7 @@ def show(
         "", help="models, clusters, accelerators, runtimes, schedules, or one."
     ),
     name: str = typer.Argument("", help="Name of one entry."),
-    graph: Path | None = typer.Option(None, "--graph", help="Model: write .graphml or .svg."),
+    graph: Path | None = typer.Option(None, "--graph", help="Model: .graphml, .svg or .json."),
     seq_len: int | None = typer.Option(None, "--seq-len", help="Model: tokens per sequence."),
     micro_batch: int = typer.Option(1, "--micro-batch", help="Model: sequences."),
     dtype: str = typer.Option("bf16", "--dtype", help="Model: format of weights, activations."),

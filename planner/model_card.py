@@ -6,7 +6,7 @@ A layout (`--layout "tp=8 cp=2 ep=4 zero=3"`) shows one rank's share and its col
 from pathlib import Path
 from typing import Any, cast
 
-from planner.graph import graphml, summary, transformer
+from planner.graph import document, graphml, summary, transformer
 from planner.graph.data_parallel import DataParallel
 from planner.graph.picture import drawing
 from planner.graph.structure import parallelism
@@ -123,13 +123,18 @@ def _parallelism(found: parallelism.Parallelism) -> dict[str, Any]:
 
 
 def write_graph(model: ModelSpec, view: RankView, path: Path) -> Path:
-    """Write the operator graph as GraphML or SVG, by the file's ending. Raises InputError."""
+    """Write the operator graph by the file's ending: GraphML, a picture (SVG), or the document that
+    `capture` writes of a module (JSON; of a whole model only). Raises InputError."""
     graph = transformer.model_graph(model, view)
     if path.suffix == ".graphml":
         return documents.write_text(path, graphml.graphml(graph))
     if path.suffix == ".svg":
         return documents.write_text(path, drawing.picture(graph, _title(model, view)))
-    raise InputError(f"--graph {path}: {path.suffix or 'no ending'!r}; write .graphml or .svg")
+    if path.suffix == ".json":
+        return documents.save(document.from_graph(graph, model.name), path)
+    raise InputError(
+        f"--graph {path}: {path.suffix or 'no ending'!r}; write .graphml, .svg or .json"
+    )
 
 
 def _title(model: ModelSpec, view: RankView) -> str:

@@ -8,8 +8,9 @@ import pytest
 
 from planner import model_card
 from planner.graph import counts
-from planner.spec import catalog
+from planner.spec import catalog, documents
 from planner.spec.documents import InputError
+from planner.spec.graph import GraphDocument
 
 KEYS = {
     "schema",
@@ -100,13 +101,17 @@ def test_what_is_shown_can_be_read_back(tmp_path: Path) -> None:
     assert catalog.find_model(str(file)) == catalog.find_model("qwen3-30b-a3b")
 
 
-def test_the_graph_is_written_as_picture_and_graphml(tmp_path: Path) -> None:
+def test_the_graph_is_written_as_picture_graphml_and_document(tmp_path: Path) -> None:
     model = catalog.find_model("t5-base")
     view, _ = model_card.view_of(model, 64, 1, "bf16", "train", 0, "", "ring")
     nodes = nx.read_graphml(model_card.write_graph(model, view, tmp_path / "t5.graphml"))
     assert len(nodes) == card("t5-base", seq_len=64)["parallelism"]["operators"]
     assert "t5-base" in model_card.write_graph(model, view, tmp_path / "t5.svg").read_text()
-    with pytest.raises(InputError, match=r"'\.png'; write \.graphml or \.svg"):
+    stored = documents.load(
+        GraphDocument, model_card.write_graph(model, view, tmp_path / "t5.json")
+    )
+    assert stored.totals.parameters == card("t5-base", seq_len=64)["parameters"]
+    with pytest.raises(InputError, match=r"'\.png'; write \.graphml, \.svg or \.json"):
         model_card.write_graph(model, view, tmp_path / "t5.png")
 
 

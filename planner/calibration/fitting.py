@@ -104,8 +104,6 @@ MEMORY: tuple[ConstantName, ...] = ("activation_scale", "gathered_share", "conte
 KNOWN = 0.7
 """Assumed: a constant is identified if the runs narrow it to that share of its prior's spread."""
 
-NOTHING: Mapping[str, float] = {}
-
 ACROSS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 """Assumed: where to look for a constant, in spreads of its prior."""
 
@@ -198,15 +196,11 @@ def fit_time(
     tables: CaseTables,
     start: Mapping[str, float] | None = None,
     names: Sequence[ConstantName] | None = None,
-    priors: Priors = PRIORS,
-    fixed: Mapping[str, float] = NOTHING,
-    loss: Loss = smooth_absolute,
 ) -> Fit:
-    """Fit constants of time to the measured seconds of all cases. fixed: others, left alone."""
+    """Fit constants of time to the measured seconds of all cases."""
     measured = np.array([case.step_seconds for case in tables.cases], dtype=np.float64)
     names = time_names(tables.cases) if names is None else names
-    predict = _Predictor(tables, fixed, 0)
-    return solve(predict, measured, names, _weights(tables.cases), start, priors, loss)
+    return solve(_Predictor(tables, 0), measured, names, _weights(tables.cases), start, PRIORS)
 
 
 def fit_memory(
@@ -218,20 +212,18 @@ def fit_memory(
     """Fit constants of memory to the measured peaks of all cases."""
     measured = np.array([case.peak_bytes for case in tables.cases], dtype=np.float64)
     names = MEMORY if names is None else names
-    predict = _Predictor(tables, NOTHING, 1)
-    return solve(predict, measured, names, _weights(tables.cases), start, priors)
+    return solve(_Predictor(tables, 1), measured, names, _weights(tables.cases), start, priors)
 
 
 @dataclass(frozen=True, slots=True)
 class _Predictor:
-    """Seconds (what 0) or peaks (what 1) of all cases by the fitted and the fixed constants."""
+    """Seconds (what 0) or peaks (what 1) of all cases by the fitted constants."""
 
     tables: CaseTables
-    fixed: Mapping[str, float]
     what: int
 
     def __call__(self, values: Mapping[str, float]) -> Floats:
-        return self.tables.predict({**self.fixed, **values})[self.what]
+        return self.tables.predict(values)[self.what]
 
 
 def solve(
