@@ -243,11 +243,13 @@ def _short(judged: Sequence[Judged], memory: dict[str, Row], transfers: Sequence
         row, targets = each.row, each.split.targets
         got = row["median_ape"], row["pairwise"], row["mean_regret"]
         names = ("median error", "pairs in order", "mean regret")
+        missed = []
         for name, value, target, sign in zip(names, got, targets, (1, -1, 1), strict=True):
             if target is not None and value is not None and sign * value > sign * target:
-                why = f": {each.split.why}" if each.split.why else ""
-                missed = f"{_percent(value)} {name}, target {_percent(target)}"
-                found.append(f"{each.split.title}: {missed}{why}.")
+                missed.append(f"{_percent(value)} {name}, target {_percent(target)}")
+        if missed:
+            why = f": {each.split.why}" if each.split.why else ""
+            found.append(f"{each.split.title}: {'; '.join(missed)}{why}.")
         if each.row["pairwise"] is None and row["wide"]["groups"]:
             found += _wide_misses(each)
         if not 0.75 <= row["coverage"] <= 0.85:

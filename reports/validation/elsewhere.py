@@ -65,7 +65,7 @@ BLIND: dict[str, float | None] = {
     "xtuner": 0.219,
     "mindformers": 0.131,
     "frontier": 0.215,
-    "published": None,
+    "published": 0.145,
     "torchtitan": 0.066,
 }
 """Median error of each file on the day it was found, before anything was changed (docs say when);
