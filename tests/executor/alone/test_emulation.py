@@ -60,7 +60,7 @@ def test_its_memory_is_that_of_the_ledger() -> None:
 def test_a_rank_that_has_no_room_is_refused() -> None:
     planned = plan(LLAMA, "dp=2 micro_batch=2", 4, seq_len=64)
     large = foreseen(planned, 1).replace(peak_bytes=2.0**60)
-    with pytest.raises(InputError, match=r"rank 1 alone needs .* GiB, this machine has"):
+    with pytest.raises(InputError, match=r"rank 1 alone needs .* TiB, this machine has"):
         emulate(planned, 1, large, OPTIONS)
 
 
