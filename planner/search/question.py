@@ -13,7 +13,7 @@ from planner.spec.runtime import Runtime
 from planner.spec.workload import Workload
 
 MOST_SEQUENCES = 2**20
-"""Per step: microbatches are replayed one by one."""
+"""Assumed: per step, far beyond what is trained; microbatches are replayed one by one."""
 
 
 def ask(

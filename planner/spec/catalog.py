@@ -32,7 +32,7 @@ from planner.spec.runtime import Runtime
 FOLDER = Path(__file__).resolve().parent.parent / "catalog"
 SUFFIXES = (".json", ".yaml", ".yml")
 MOST_NODES = 1_000_000
-"""Far beyond what exists, and still planned in a minute."""
+"""Assumed: far beyond what exists, and still planned in a minute."""
 
 
 def list_models() -> tuple[str, ...]:

@@ -16,10 +16,11 @@ from planner.spec.documents import InputError
 
 FORMATS = ("table", "json", "csv")
 LONG = 40
-"""Characters from which a cell is read as a line of its own."""
+"""Assumed: characters from which a cell is read as a line of its own."""
 KEY_AND_VALUE = 2
-"""Columns that can be folded and read."""
+"""Assumed: so many columns can be folded and still be read."""
 UNBOUNDED = 10_000
+"""Columns of a terminal on which every table fits."""
 
 
 def check_format(chosen: str, allowed: Sequence[str] = FORMATS) -> str:

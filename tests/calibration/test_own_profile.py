@@ -116,16 +116,21 @@ def strayed(made: Calibration, values: dict[str, float]) -> dict[str, float]:
     }
 
 
+SEEDS = range(7)
+"""Noises that are tried, which decide how far a constant strays (to 1.75; the eighth to 2.52): of
+noise at will one draw in 150 lies beyond three sigma by chance."""
+
+
 @settings(max_examples=6)
-@given(CONSTANTS, st.integers(0, 1000))
+@given(CONSTANTS, st.sampled_from(SEEDS))
 def test_a_known_device_is_recovered_within_the_stated_uncertainty(
     values: dict[str, float], seed: int
 ) -> None:
     made = own_profile.fit_profile(taken(values, 0.03, seed), MEGATRON, None)
     missed = strayed(made, values)
     assert set(missed) == set(values)
-    # 80 % intervals are 1.28 sigma, 3.5 of them 4.5 sigma: one draw of some thousands lies beyond
-    assert max(missed.values()) < 3.5
+    # 80 % intervals are 1.28 sigma: three sigma are 2.34 of them
+    assert max(missed.values()) < 2.6
     for name in ("matmul_efficiency", "memory_efficiency", "fabric_efficiency"):
         assert made.constants[name].value == pytest.approx(values[name], rel=0.05)
 

@@ -367,9 +367,10 @@ def _with_flags(runtime: Runtime, run: Run, tp: int) -> tuple[Runtime, tuple[str
         notes = (*notes, f"flash_attention unknown, {_word(runtime.flash_attention)} assumed")
     if tp > 1 and re.search(OVERLAPS_TP, (run.runtime or "").lower()):
         changes["overlaps_tp"] = True
-    if re.search(SENDS_ONCE, f"{run.runtime or ''} {run.notes or ''}".lower()):
+    told = f"{run.runtime or ''} {run.notes or ''}".lower()
+    if re.search(SENDS_ONCE, told):
         changes["sends_tokens_once"] = True
-    if re.search(OVERLAPS_EXPERTS, f"{run.runtime or ''} {run.notes or ''}".lower()):
+    if re.search(OVERLAPS_EXPERTS, told):
         changes["overlaps_experts"] = True
     changed = {name: value for name, value in changes.items() if getattr(runtime, name) != value}
     return runtime.replace(**changed) if changed else runtime, notes
